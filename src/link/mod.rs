@@ -1,0 +1,5 @@
+//! TALKS: MQTT with the broker, WebRTC with the other members.
+
+pub mod mqtt;
+pub mod peer;
+pub mod repair;

@@ -1,0 +1,22 @@
+//! TRANSFORMS: bytes into bytes. No clock, thread, file, network or randomness; `unsafe` nowhere.
+
+pub mod assemble;
+pub mod canvas;
+pub mod compose;
+pub mod convert;
+pub mod frame;
+pub mod h264;
+pub mod text;
+
+use bytes::Bytes;
+
+/// One coded picture (an H.264 access unit in Annex B form, RFC-free start codes).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Annex B byte stream of one access unit.
+    pub data: Bytes,
+    /// Whether decoding can begin here (an IDR picture with its parameter sets).
+    pub keyframe: bool,
+    /// Time stamp in the codec's clock: 90 kHz, wraps (RFC 6184, section 8.2.1).
+    pub time: u32,
+}

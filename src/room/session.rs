@@ -1,0 +1,1 @@
+//! Signalling with one member: hello, offer, answer, sessions and their order.

@@ -1,0 +1,1 @@
+//! A camera that draws its frame number.

@@ -1,0 +1,5 @@
+//! PRETENDS: cameras, a screen, a broker; built always, what most tests and `parlor demo` run on.
+
+pub mod broker;
+pub mod camera;
+pub mod screen;
