@@ -24,7 +24,7 @@ fn every_dockerfile_that_cross_names_is_there() {
 
     let targets = cross["target"].as_table().expect("targets are tables");
     let dockerfiles: Vec<&str> =
-        targets.values().map(|target| target["dockerfile"].as_str().expect("a path")).collect();
+        targets.values().map(|target| target["dockerfile"]["file"].as_str().expect("a path")).collect();
 
     assert!(!dockerfiles.is_empty());
     for dockerfile in dockerfiles {
