@@ -567,6 +567,8 @@ fn diagnose(error: &ConnectionError, settings: &Settings) -> (Code, Cause) {
         }
         ConnectionError::Io(_) | ConnectionError::Timeout(_) => (Code::BrokerUnreachable, "connect"),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => match reason_code {
+            // mosquitto 2.0 leaves the (empty) properties out, which MQTT 5 section 3.14.2.2.1 allows and rumqttc 0.25
+            // cannot read: there the room must tell by its own `state`.
             DisconnectReasonCode::SessionTakenOver => (Code::BrokerTakenOver, "DISCONNECT"),
             DisconnectReasonCode::NotAuthorized => (Code::BrokerAuth, "DISCONNECT"),
             _ => (Code::BrokerUnreachable, "DISCONNECT"),
