@@ -16,24 +16,16 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Whether two pages take turns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flip {
-    /// As `Off`: a driver's yes to PAN_DISPLAY is no proof that the picture moved (bochs-drm says so and stays).
-    #[default]
-    Auto,
-    /// Changed rows are copied into the page that is shown.
-    Off,
-    /// Flips if the driver has two pages and agrees; [`ScreenMode::flip`] tells.
-    On,
-}
-
 /// Opens the framebuffer at `path`, makes it 32 or 16 bits a pixel if it is neither, and unblanks it.
+///
+/// With `flip` two pages take turns if the driver has two and agrees ([`ScreenMode::flip`] tells); without, changes are
+/// copied into the page that is shown. It must be asked for: a driver's yes to PAN_DISPLAY is no proof that the picture
+/// moved (bochs-drm says yes and stays).
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::NotAuthorized`], [`Kind::Busy`], [`Kind::Format`] (no usable depth),
 /// [`Kind::Gone`]: try again later.
-pub fn open(path: &str, flip_wanted: Flip) -> Result<Framebuffer, Error> {
+pub fn open(path: &str, flip: bool) -> Result<Framebuffer, Error> {
     let failed = |operation| move |source: io::Error| error(operation, path, &source);
     let mut device = linuxfb::Framebuffer::new(path).map_err(plain).map_err(failed("open"))?;
     let layout =
@@ -41,8 +33,8 @@ pub fn open(path: &str, flip_wanted: Flip) -> Result<Framebuffer, Error> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open"))?;
     // The console scrolls by panning, and an earlier life may have ended on its second page.
     let _ = pan(&file, 0);
-    let flip = flip_wanted == Flip::On && prepare_flip(&mut device, &file);
-    if flip_wanted == Flip::On && !flip {
+    let flips = flip && prepare_flip(&mut device, &file);
+    if flip && !flips {
         warn!(path, "the screen has no second page: rows are copied");
     }
     // Most drivers answer an error where nothing was blank.
@@ -57,11 +49,11 @@ pub fn open(path: &str, flip_wanted: Flip) -> Result<Framebuffer, Error> {
         return Err(finding(Kind::Format, "FBIOGET_FSCREENINFO", path));
     }
     let origin = variable.y_offset as usize * stride + variable.x_offset as usize * layout.bytes_per_pixel;
-    let pages = if flip { 2 } else { 1 };
+    let pages = if flips { 2 } else { 1 };
     let length = origin + stride * (size.height as usize * pages - 1) + row;
     let map = Mapping::new(file.as_raw_fd(), 0, length, true).map_err(failed("mmap"))?;
-    let mode = ScreenMode { name: text(&fixed.id), size, layout, flip };
-    info!(path, name = mode.name, %size, bits = layout.bytes_per_pixel * 8, stride, flip, "screen open");
+    let mode = ScreenMode { name: text(&fixed.id), size, layout, flip: flips };
+    info!(path, name = mode.name, %size, bits = layout.bytes_per_pixel * 8, stride, flips, "screen open");
     Ok(Framebuffer {
         path: path.to_owned(),
         stale: vec![vec![Span::of(0, size.width); size.height as usize]; pages],
@@ -376,14 +368,14 @@ mod tests {
 
     #[test]
     fn a_screen_that_is_not_there_is_not_found() {
-        let kind = open("/dev/fb-none", Flip::Auto).err().map(|error| error.kind);
+        let kind = open("/dev/fb-none", false).err().map(|error| error.kind);
 
         assert_eq!(kind, Some(Kind::NotFound));
     }
 
     #[test]
     fn a_file_is_no_screen() {
-        let kind = open("/dev/null", Flip::Auto).err().map(|error| error.kind);
+        let kind = open("/dev/null", false).err().map(|error| error.kind);
 
         assert_eq!(kind, Some(Kind::NotFound));
     }

@@ -1,10 +1,72 @@
 //! One WebRTC connection to one member: video both ways, trickle ICE, keyframes on request.
+//!
+//! ```text
+//!  Peer ── commands, access units ──► one task: signal ┐                ┌─ driver of webrtc (own task)
+//!                                               send   ├─► connection ◄─┤
+//!  Report ◄── SDP, candidates, state ──         receive┘                └─ Ears: its callbacks, never waiting
+//! ```
 
+use crate::link::repair;
 use crate::media::Packet;
+use crate::media::assemble::Assembler;
 use crate::room::{PeerEvent, Role};
+use anyhow::{Context, bail, ensure};
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_RTX, MediaEngine};
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp::codec::h264::H264Payloader;
+use rtc::rtp::packetizer::Payloader;
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpRtxParameters, RtpCodecKind,
+};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, warn};
+use webrtc::media_stream::Track;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+use webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCIceCandidateInit, RTCIceServer, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
+    RTCSessionDescription, SettingEngineBuilder,
+};
+use webrtc::rtp_transceiver::RtpSender;
+
+/// Access units between the encoder and the connection. Full: the connection is too slow, drop to a keyframe.
+const ACCESS_UNITS: usize = 8;
+/// The other side's candidates that are taken, in all; further ones are ignored.
+const CANDIDATES: usize = 64;
+/// Commands on their way to the task. Full (an answer and all candidates at once fit): the command is dropped.
+const COMMANDS: usize = CANDIDATES + 8;
+/// Longest SDP that is read, in bytes.
+const SDP_LIMIT: usize = 64 * 1024;
+/// Longest candidate that is read, in bytes.
+const CANDIDATE_LIMIT: usize = 2 * 1024;
+/// Payload of an RTP packet, in bytes: with all headers below the 1,280 that every path carries (RFC 8200).
+const PAYLOAD_LIMIT: usize = 1_160;
+/// How long a picture waits for its missing packets: two or three NACK rounds.
+const REPAIR_TIME: Duration = Duration::from_millis(200);
+/// Between two PLIs.
+const PLI_INTERVAL: Duration = Duration::from_millis(500);
+/// How long ICE may hear nothing before the connection counts as disconnected …
+const ICE_SILENCE: Duration = Duration::from_secs(3);
+/// … and how long after that it is given up.
+const DISCONNECTED_LIMIT: Duration = Duration::from_secs(5);
+/// How long closing may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// H.264 at 90 kHz (RFC 6184, section 8.1); the payload types are ours, an offer may choose others.
+const CLOCK_RATE: u32 = 90_000;
+const PAYLOAD_TYPE: u8 = 102;
+const PAYLOAD_TYPE_RTX: u8 = 103;
 
 /// What every connection of this kiosk has in common.
 #[derive(Clone, Debug, Default)]
@@ -27,42 +89,552 @@ pub struct IceServer {
 pub enum Report {
     /// For the room.
     State(PeerEvent),
-    /// The other side asks for a keyframe (PLI or FIR).
+    /// The other side asks for a keyframe (PLI or FIR), or has just connected and needs one.
     KeyframeWanted,
 }
 
 /// Takes received access units; answers false if it has no room. Then nothing more is delivered until the next
-/// keyframe, which is asked for.
+/// keyframe, which is asked for. Runs on the connection's task: it must not wait.
 pub type Sink = Box<dyn FnMut(Packet) -> bool + Send>;
 
 /// A connection. Ends by [`Peer::close`]; a handle that is dropped closes it in the background.
 pub struct Peer {
-    // the task's mailbox
-    _commands: mpsc::Sender<()>,
+    commands: mpsc::Sender<Remote>,
+    access_units: mpsc::Sender<Arc<Packet>>,
+    shared: Arc<Shared>,
+    /// Dropped: the task closes the connection and ends.
+    open: oneshot::Sender<Infallible>,
+    task: JoinHandle<()>,
+}
+
+/// What the other side has signalled.
+enum Remote {
+    Answer(String),
+    Candidate(String),
+}
+
+/// What the handle and the task both see.
+struct Shared {
+    connected: AtomicBool,
+    /// Nothing was sent yet, or an access unit was dropped: only a keyframe may be sent next.
+    broken: AtomicBool,
+    /// [`Peer::ask_for_keyframe`] was called.
+    keyframe: Notify,
 }
 
 impl Peer {
-    /// Starts a connection; it reports its SDP and candidates through `reports`.
-    pub fn start(_settings: &Settings, _role: Role, _reports: mpsc::Sender<Report>, _sink: Sink) -> Self {
-        Self { _commands: mpsc::channel(1).0 }
+    /// Starts a connection; it reports its SDP and candidates through `reports`. When it has failed it says so once
+    /// and frees its sockets.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(settings: &Settings, role: Role, reports: mpsc::Sender<Report>, sink: Sink) -> Self {
+        let (commands, remote) = mpsc::channel(COMMANDS);
+        let (access_units, outgoing) = mpsc::channel(ACCESS_UNITS);
+        let (open, closed) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            connected: AtomicBool::new(false),
+            broken: AtomicBool::new(true),
+            keyframe: Notify::new(),
+        });
+        let inlet = Inlet { remote, outgoing, sink };
+        let task = tokio::spawn(own(settings.clone(), role, reports, inlet, shared.clone(), closed));
+        Self { commands, access_units, shared, open, task }
     }
 
-    /// Applies the other side's answer.
-    pub fn answer(&self, _sdp: String) {}
+    /// Applies the other side's answer. An unusable one fails the connection; a second one is ignored.
+    pub fn answer(&self, sdp: String) {
+        self.command(Remote::Answer(sdp));
+    }
 
     /// Adds one of the other side's candidates (JSON of `RTCIceCandidateInit`); those that come before the
-    /// description wait for it (at most 64).
-    pub fn candidate(&self, _candidate: String) {}
+    /// description wait for it (at most 64). An unusable one is ignored: others may do.
+    pub fn candidate(&self, candidate: String) {
+        self.command(Remote::Candidate(candidate));
+    }
 
     /// Sends one access unit. Never waits: when the connection cannot keep up (or before it is connected), drops to
     /// the next keyframe. False if it dropped, and a keyframe is needed to go on.
-    pub fn send(&self, _packet: &Arc<Packet>) -> bool {
-        false
+    pub fn send(&self, packet: &Arc<Packet>) -> bool {
+        let fits = self.shared.connected.load(Relaxed)
+            && (packet.keyframe || !self.shared.broken.load(Relaxed))
+            && self.access_units.try_send(packet.clone()).is_ok();
+        self.shared.broken.store(!fits, Relaxed);
+        fits
     }
 
-    /// Asks the other side for a keyframe (PLI, RFC 4585 section 6.3.1), at most twice a second.
-    pub fn ask_for_keyframe(&self) {}
+    /// Asks the other side for a keyframe (PLI, RFC 4585 section 6.3.1), at most twice a second and until it comes.
+    pub fn ask_for_keyframe(&self) {
+        self.shared.keyframe.notify_one();
+    }
 
-    /// Closes the connection and waits until its sockets are gone.
-    pub async fn close(self) {}
+    /// Closes the connection and waits until its sockets are gone, three seconds at most.
+    pub async fn close(self) {
+        drop(self.open);
+        if timeout(CLOSE_LIMIT + Duration::from_secs(1), self.task).await.is_err() {
+            warn!("a connection did not close in time; its task is left behind");
+        }
+    }
+
+    fn command(&self, command: Remote) {
+        if self.commands.try_send(command).is_err() {
+            debug!("signal for a connection that has ended, or too many at once");
+        }
+    }
+}
+
+/// What flows into the task besides what webrtc says.
+struct Inlet {
+    remote: mpsc::Receiver<Remote>,
+    outgoing: mpsc::Receiver<Arc<Packet>>,
+    sink: Sink,
+}
+
+/// The task: opens the connection, lets it live, and closes it whatever happened; webrtc keeps sockets and driver of
+/// a connection that is only dropped.
+async fn own(
+    settings: Settings,
+    role: Role,
+    reports: mpsc::Sender<Report>,
+    inlet: Inlet,
+    shared: Arc<Shared>,
+    mut closed: oneshot::Receiver<Infallible>,
+) {
+    let (ears, heard) = Ears::new();
+    let mut connection = None;
+    let reason = match open(&settings, ears).await {
+        Err(error) => short(&error),
+        Ok(opened) => {
+            connection = Some(opened.clone());
+            let session = Session { connection: opened, reports: reports.clone(), shared: shared.clone() };
+            // A task of its own, so that a panic over hostile SDP inside webrtc ends this connection only.
+            let mut life = tokio::spawn(session.live(role, heard, inlet));
+            tokio::select! {
+                end = &mut life => match end {
+                    Ok(error) => short(&error),
+                    Err(_) => "internal error of the connection".to_owned(),
+                },
+                _ = &mut closed => {
+                    life.abort();
+                    String::new()
+                }
+            }
+        }
+    };
+
+    shared.connected.store(false, Relaxed);
+    if !reason.is_empty() {
+        tokio::select! {
+            _ = reports.send(Report::State(PeerEvent::Failed(reason))) => {}
+            _ = closed => {}
+        }
+    }
+    if let Some(connection) = connection {
+        match timeout(CLOSE_LIMIT, connection.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = short(&error.into()), "close a connection"),
+            Err(_) => warn!("close a connection: no end within {CLOSE_LIMIT:?}"),
+        }
+    }
+}
+
+/// Binds the sockets and starts webrtc's driver.
+async fn open(settings: &Settings, ears: Ears) -> anyhow::Result<Arc<dyn PeerConnection>> {
+    let mut engine = MediaEngine::default();
+    engine.register_codec(h264(), RtpCodecKind::Video).context("register H.264")?;
+    engine.register_codec(rtx(), RtpCodecKind::Video).context("register RTX")?;
+    let interceptors = repair::interceptors(&mut engine)?;
+
+    let bind = if settings.bind.is_empty() {
+        // webrtc makes a socket for each address of each interface of it.
+        vec![SocketAddr::from(([0, 0, 0, 0], 0)), SocketAddr::from(([0_u16; 8], 0))]
+    } else {
+        settings.bind.clone()
+    };
+    let engine_settings = SettingEngineBuilder::new()
+        .with_include_loopback_candidate(bind.iter().any(|address| address.ip().is_loopback()))
+        // It would open a multicast socket a connection; whom we can reach reaches our host candidates.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        // The default of one second only delays connections through address translation.
+        .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
+        .with_ice_timeouts(Some(ICE_SILENCE), None, None)
+        .build();
+    let servers = settings.ice_servers.iter().map(|server| RTCIceServer {
+        urls: vec![server.url.clone()],
+        username: server.username.clone(),
+        credential: server.credential.clone(),
+    });
+
+    let connection = PeerConnectionBuilder::new()
+        .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers.collect()).build())
+        .with_media_engine(engine)
+        .with_setting_engine(engine_settings)
+        .with_interceptor_registry(interceptors)
+        .with_handler(Arc::new(ears))
+        .with_udp_addrs(bind)
+        .build()
+        .await
+        .with_context(|| format!("open a connection on {:?}", settings.bind))?;
+    Ok(Arc::new(connection))
+}
+
+/// Constrained baseline, level 3.1: the profile every WebRTC endpoint has (RFC 7742, section 6.2).
+fn h264() -> RTCRtpCodecParameters {
+    let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.into(), parameter: parameter.into() };
+    let rtp_codec = RTCRtpCodec {
+        mime_type: MIME_TYPE_H264.into(),
+        clock_rate: CLOCK_RATE,
+        channels: 0,
+        sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f".into(),
+        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
+    };
+    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE }
+}
+
+/// Retransmissions of it (RFC 4588).
+fn rtx() -> RTCRtpCodecParameters {
+    let rtp_codec = RTCRtpCodec {
+        mime_type: MIME_TYPE_RTX.into(),
+        clock_rate: CLOCK_RATE,
+        channels: 0,
+        sdp_fmtp_line: format!("apt={PAYLOAD_TYPE}"),
+        rtcp_feedback: vec![],
+    };
+    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE_RTX }
+}
+
+/// Hears webrtc's callbacks. They run on its driver, so nothing here waits.
+struct Ears {
+    candidates: mpsc::Sender<String>,
+    tracks: mpsc::Sender<Arc<dyn TrackRemote>>,
+    state: watch::Sender<RTCPeerConnectionState>,
+}
+
+/// The other end of [`Ears`].
+struct Heard {
+    candidates: mpsc::Receiver<String>,
+    tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    state: watch::Receiver<RTCPeerConnectionState>,
+}
+
+impl Ears {
+    fn new() -> (Self, Heard) {
+        // Full: the candidate, or a track beyond what a member is supposed to have, is ignored.
+        let (candidates, local_candidates) = mpsc::channel(CANDIDATES);
+        let (tracks, remote_tracks) = mpsc::channel(4);
+        let (state, states) = watch::channel(RTCPeerConnectionState::New);
+        let heard = Heard { candidates: local_candidates, tracks: remote_tracks, state: states };
+        (Self { candidates, tracks, state }, heard)
+    }
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Ears {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        let json = event.candidate.to_json().ok().and_then(|init| serde_json::to_string(&init).ok());
+        if json.is_none_or(|json| self.candidates.try_send(json).is_err()) {
+            warn!("a local candidate was lost");
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        self.state.send_replace(state);
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        if self.tracks.try_send(track).is_err() {
+            warn!("a remote track too many");
+        }
+    }
+}
+
+/// A connection while it lives.
+struct Session {
+    connection: Arc<dyn PeerConnection>,
+    reports: mpsc::Sender<Report>,
+    shared: Arc<Shared>,
+}
+
+/// A part of the session that ends only by an error.
+type Endless = anyhow::Result<Infallible>;
+
+impl Session {
+    /// Lives until something fails, and says what.
+    async fn live(self, role: Role, heard: Heard, inlet: Inlet) -> anyhow::Error {
+        let described = matches!(role, Role::Answer(_));
+        let (track, sender) = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
+            Ok(Ok(sending)) => sending,
+            Ok(Err(error)) => return error,
+            Err(_) => return anyhow::anyhow!("no description within {DISCONNECTED_LIMIT:?}"),
+        };
+        let end = tokio::select! {
+            end = self.signal(described, heard.candidates, inlet.remote) => end,
+            end = self.watch(heard.state.clone()) => end,
+            end = self.send(&track, sender, heard.state, inlet.outgoing) => end,
+            end = self.receive(heard.tracks, inlet.sink) => end,
+        };
+        match end {
+            Err(error) => error,
+        }
+    }
+
+    /// Adds our video and makes the offer or the answer.
+    async fn describe(&self, role: Role) -> anyhow::Result<(Arc<TrackLocalStaticRTP>, Arc<dyn RtpSender>)> {
+        let track = Arc::new(TrackLocalStaticRTP::new(video()));
+        let sender;
+        match role {
+            Role::Offer => {
+                sender = self.connection.add_track(track.clone()).await.context("add the video")?;
+                let offer = self.connection.create_offer(None).await.context("make an offer")?;
+                let sdp = offer.sdp.clone();
+                self.connection.set_local_description(offer).await.context("apply our offer")?;
+                self.report(PeerEvent::Offer(sdp)).await;
+            }
+            Role::Answer(sdp) => {
+                ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
+                let offer = RTCSessionDescription::offer(sdp).context("read the offer")?;
+                self.connection.set_remote_description(offer).await.context("apply the offer")?;
+                // Only after the offer: webrtc then pairs it with the offered section.
+                sender = self.connection.add_track(track.clone()).await.context("add the video")?;
+                let answer = self.connection.create_answer(None).await.context("make an answer")?;
+                let sdp = answer.sdp.clone();
+                self.connection.set_local_description(answer).await.context("apply our answer")?;
+                self.report(PeerEvent::Answer(sdp)).await;
+            }
+        }
+        Ok((track, sender))
+    }
+
+    /// Carries candidates out, and what the other side has signalled in.
+    async fn signal(
+        &self,
+        mut described: bool,
+        mut local: mpsc::Receiver<String>,
+        mut remote: mpsc::Receiver<Remote>,
+    ) -> Endless {
+        let mut early = Vec::new();
+        let mut taken = 0;
+        loop {
+            tokio::select! {
+                Some(candidate) = local.recv() => self.report(PeerEvent::Candidate(candidate)).await,
+                Some(message) = remote.recv() => match message {
+                    Remote::Answer(_) if described => debug!("a second answer"),
+                    Remote::Answer(sdp) => {
+                        ensure!(sdp.len() <= SDP_LIMIT, "an answer of {} bytes", sdp.len());
+                        let answer = RTCSessionDescription::answer(sdp).context("read the answer")?;
+                        self.connection.set_remote_description(answer).await.context("apply the answer")?;
+                        described = true;
+                        for candidate in early.drain(..) {
+                            self.add(candidate).await;
+                        }
+                    }
+                    Remote::Candidate(_) if taken == CANDIDATES => debug!("a candidate too many"),
+                    Remote::Candidate(candidate) => {
+                        taken += 1;
+                        match described {
+                            true => self.add(candidate).await,
+                            false => early.push(candidate),
+                        }
+                    }
+                },
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Adds a remote candidate, if it is one.
+    async fn add(&self, json: String) {
+        let Some(candidate) = parse_candidate(&json) else {
+            return debug!(bytes = json.len(), "not a candidate");
+        };
+        // Empty: there will be no more (RFC 8838, section 13).
+        if candidate.candidate.is_empty() {
+            return;
+        }
+        if let Err(error) = self.connection.add_ice_candidate(candidate).await {
+            debug!(error = short(&error.into()), "unusable candidate");
+        }
+    }
+
+    /// Follows the state of ICE and DTLS.
+    async fn watch(&self, mut state: watch::Receiver<RTCPeerConnectionState>) -> Endless {
+        let mut was_connected = false;
+        let mut deadline = None;
+        loop {
+            let now = *state.borrow_and_update();
+            match now {
+                RTCPeerConnectionState::Connected => {
+                    deadline = None;
+                    if !std::mem::replace(&mut was_connected, true) {
+                        self.shared.connected.store(true, Relaxed);
+                        self.report(PeerEvent::Connected).await;
+                        self.want_keyframe();
+                    }
+                }
+                RTCPeerConnectionState::Disconnected => {
+                    deadline.get_or_insert(Instant::now() + DISCONNECTED_LIMIT);
+                }
+                RTCPeerConnectionState::Failed => bail!("no way to the other side (ICE or DTLS failed)"),
+                RTCPeerConnectionState::Closed => bail!("the other side has closed the connection"),
+                _ => {}
+            }
+            tokio::select! {
+                changed = state.changed() => changed.context("webrtc's driver has stopped")?,
+                () = at(deadline) => bail!("nothing heard from the other side any more"),
+            }
+        }
+    }
+
+    /// Sends access units as RTP, and hears the other side's wishes for keyframes.
+    async fn send(
+        &self,
+        track: &TrackLocalStaticRTP,
+        sender: Arc<dyn RtpSender>,
+        mut state: watch::Receiver<RTCPeerConnectionState>,
+        mut access_units: mpsc::Receiver<Arc<Packet>>,
+    ) -> Endless {
+        state
+            .wait_for(|state| *state == RTCPeerConnectionState::Connected)
+            .await
+            .context("webrtc's driver has stopped")?;
+        let parameters = sender.get_parameters().await.context("read what was negotiated")?;
+        let codec = parameters.rtp_parameters.codecs.iter();
+        let payload_type = codec
+            .filter(|codec| codec.rtp_codec.mime_type.eq_ignore_ascii_case(MIME_TYPE_H264))
+            .map(|codec| codec.payload_type)
+            .next()
+            .context("the other side takes no H.264 (42e01f, packetization-mode 1)")?;
+        let ssrc = track.ssrcs().await.into_iter().next().context("our video has no SSRC")?;
+        let mut header = rtc::rtp::Header {
+            version: 2,
+            payload_type,
+            ssrc,
+            sequence_number: rand::random(),
+            ..Default::default()
+        };
+        let mut payloader = H264Payloader::default();
+
+        loop {
+            tokio::select! {
+                Some(unit) = access_units.recv() => {
+                    header.timestamp = unit.time;
+                    let payloads = payloader.payload(PAYLOAD_LIMIT, &unit.data).context("packetize")?;
+                    let count = payloads.len();
+                    for (index, payload) in payloads.into_iter().enumerate() {
+                        header.marker = index + 1 == count;
+                        let packet = rtc::rtp::Packet { header: header.clone(), payload };
+                        track.write_rtp(packet).await.context("send a picture")?;
+                        header.sequence_number = header.sequence_number.wrapping_add(1);
+                    }
+                }
+                Some(TrackLocalEvent::OnRtcpPacket(_)) = track.poll() => self.want_keyframe(),
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Puts the other side's video together and hands it to the sink.
+    async fn receive(&self, mut tracks: mpsc::Receiver<Arc<dyn TrackRemote>>, mut sink: Sink) -> Endless {
+        let track = loop {
+            match tracks.recv().await {
+                Some(track) if track.kind().await == RtpCodecKind::Video => break track,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        };
+        let started = Instant::now();
+        let mut assembler = Assembler::new(REPAIR_TIME);
+        // Somebody behind the assembler lacks a keyframe: the sink had no room, or the decoder asks.
+        let mut wanted = false;
+        let mut dropping = false;
+        let mut next_pli = started;
+
+        loop {
+            let needed = wanted || assembler.needs_keyframe();
+            let repair = assembler.next_timeout().map(|timeout| started + timeout);
+            tokio::select! {
+                event = track.poll() => match event {
+                    Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                        let header = &packet.header;
+                        let now = started.elapsed();
+                        let (sequence, time) = (header.sequence_number, header.timestamp);
+                        assembler.push(sequence, time, header.marker, packet.payload, now);
+                    }
+                    Some(_) => {}
+                    None => std::future::pending().await,
+                },
+                () = self.shared.keyframe.notified() => wanted = true,
+                () = at(repair) => {}
+                () = at(needed.then_some(next_pli)) => {
+                    self.ask(&*track).await;
+                    next_pli = Instant::now() + PLI_INTERVAL;
+                }
+            }
+            while let Some(packet) = assembler.pop(started.elapsed()) {
+                if packet.keyframe {
+                    (wanted, dropping) = (false, false);
+                }
+                if !dropping && !sink(packet) {
+                    (wanted, dropping) = (true, true);
+                }
+            }
+        }
+    }
+
+    /// Sends a PLI.
+    async fn ask(&self, track: &dyn TrackRemote) {
+        let Some(media_ssrc) = track.ssrcs().await.first().copied() else { return };
+        let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc };
+        if let Err(error) = track.write_rtcp(vec![Box::new(pli)]).await {
+            debug!(error = short(&error.into()), "ask for a keyframe");
+        }
+    }
+
+    async fn report(&self, event: PeerEvent) {
+        // An error means that nobody listens any more; then this task is about to be closed.
+        let _ = self.reports.send(Report::State(event)).await;
+    }
+
+    fn want_keyframe(&self) {
+        // Full: the other side asks again.
+        let _ = self.reports.try_send(Report::KeyframeWanted);
+    }
+}
+
+/// Our video: one stream and its retransmissions.
+fn video() -> MediaStreamTrack {
+    let encoding = RTCRtpEncodingParameters {
+        rtp_coding_parameters: RTCRtpCodingParameters {
+            ssrc: Some(rand::random()),
+            rtx: Some(RTCRtpRtxParameters { ssrc: rand::random() }),
+            ..Default::default()
+        },
+        codec: h264().rtp_codec,
+        ..Default::default()
+    };
+    MediaStreamTrack::new(
+        "parlor".into(),
+        "camera".into(),
+        "camera".into(),
+        RtpCodecKind::Video,
+        vec![encoding],
+    )
+}
+
+fn parse_candidate(json: &str) -> Option<RTCIceCandidateInit> {
+    (json.len() <= CANDIDATE_LIMIT).then(|| serde_json::from_str(json).ok())?
+}
+
+/// At that time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An error in at most 200 characters: some of webrtc's print a whole packet.
+fn short(error: &anyhow::Error) -> String {
+    format!("{error:#}").chars().take(200).collect()
 }

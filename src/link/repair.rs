@@ -1,1 +1,230 @@
-//! Interceptors that mend what webrtc 0.21 leaves broken: RTX and NACK, PLI to the application.
+//! The interceptors of a connection: what repairs losses, and two that mend what webrtc 0.21 leaves open.
+//!
+//! ```text
+//!  wire ─► NACK responder · RtxUnwrap · NACK generator · TWCC receiver · reports · KeyframeRequests ─► tracks
+//! ```
+//!
+//! No pacer: the one of webrtc 0.21 is first in, first out, and lets retransmissions wait behind pictures.
+
+use anyhow::Context;
+use rtc::interceptor::{
+    Attribute, AttributedPacket, Interceptor, NackGeneratorBuilder, NackResponderBuilder, Packet, Slot,
+    StreamInfo, TaggedPacket,
+};
+use rtc::peer_connection::configuration::interceptor_registry::{
+    Registry, configure_rtcp_reports, configure_twcc_receiver_only,
+};
+use rtc::peer_connection::configuration::media_engine::MediaEngine;
+use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::sansio::Protocol;
+use rtc::shared::error::Error;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How often missing packets are asked for again.
+const NACK_INTERVAL: Duration = Duration::from_millis(50);
+/// A packet that did not come after so many requests is given up; by then its picture is late anyway.
+const NACKS_PER_PACKET: u16 = 8;
+
+/// The chain of one connection, with the header extension it needs registered in `engine`.
+///
+/// # Errors
+///
+/// When `engine` has no room for the header extension.
+pub fn interceptors(engine: &mut MediaEngine) -> anyhow::Result<Registry> {
+    let registry = configure_twcc_receiver_only(Registry::new(), engine).context("register transport-cc")?;
+    Ok(configure_rtcp_reports(registry)
+        .with(Slot::NackResponder, NackResponderBuilder::new().build())
+        .with(
+            Slot::NackGenerator,
+            NackGeneratorBuilder::new()
+                .with_interval(NACK_INTERVAL)
+                .with_max_nacks_per_packet(NACKS_PER_PACKET)
+                .build(),
+        )
+        // Before the NACK generator, so that it sees what was repaired.
+        .with(Slot::from(6_500), Inbound::new(RtxUnwrap::default()))
+        // Behind everything that acts on RTCP itself.
+        .with(Slot::from(14_000), Inbound::new(KeyframeRequests)))
+}
+
+/// Puts a retransmission back into its stream (RFC 4588, section 4).
+///
+/// webrtc 0.21 does so only behind the interceptors; its NACK generator then never learns that a packet was
+/// repaired, and asks for it for ever.
+#[derive(Default)]
+struct RtxUnwrap {
+    /// SSRC of the retransmissions → SSRC and payload type of the stream; one entry a remote track.
+    streams: HashMap<u32, (u32, u8)>,
+}
+
+impl Tap for RtxUnwrap {
+    fn inbound(&mut self, packet: &mut AttributedPacket) -> bool {
+        let Packet::Rtp(rtp) = &mut packet.packet else { return true };
+        let Some(&(ssrc, payload_type)) = self.streams.get(&rtp.header.ssrc) else { return true };
+        let Some(&sequence) = rtp.payload.first_chunk::<2>() else {
+            return false; // padding that probes the bandwidth
+        };
+
+        rtp.payload = rtp.payload.slice(2..);
+        rtp.header.ssrc = ssrc;
+        rtp.header.payload_type = payload_type;
+        rtp.header.sequence_number = u16::from_be_bytes(sequence);
+        true
+    }
+
+    fn bind(&mut self, stream: &StreamInfo) {
+        if let Some(rtx) = stream.ssrc_rtx {
+            self.streams.insert(rtx, (stream.ssrc, stream.payload_type));
+        }
+    }
+
+    fn unbind(&mut self, stream: &StreamInfo) {
+        if let Some(rtx) = stream.ssrc_rtx {
+            self.streams.remove(&rtx);
+        }
+    }
+}
+
+/// Lets PLI (RFC 4585, section 6.3.1) and FIR (RFC 5104, section 4.3.1) through to the local track, which
+/// webrtc 0.21 does with no RTCP by itself.
+struct KeyframeRequests;
+
+impl Tap for KeyframeRequests {
+    fn inbound(&mut self, packet: &mut AttributedPacket) -> bool {
+        if let Packet::Rtcp(compound) = &mut packet.packet {
+            compound.retain(|rtcp| {
+                let rtcp = rtcp.as_any();
+                rtcp.is::<PictureLossIndication>() || rtcp.is::<FullIntraRequest>()
+            });
+            if compound.is_empty() {
+                return false;
+            }
+            packet.add(Attribute::DeliverToApplication);
+        }
+        true
+    }
+}
+
+/// Something that looks at what comes in, and leaves alone what goes out.
+trait Tap: Send + Sync {
+    /// May change the packet; false drops it.
+    fn inbound(&mut self, packet: &mut AttributedPacket) -> bool;
+    fn bind(&mut self, _stream: &StreamInfo) {}
+    fn unbind(&mut self, _stream: &StreamInfo) {}
+}
+
+/// Makes an interceptor of a [`Tap`]. Its queues are emptied by the driver after each packet.
+struct Inbound<T> {
+    tap: T,
+    incoming: VecDeque<TaggedPacket>,
+    outgoing: VecDeque<TaggedPacket>,
+}
+
+impl<T> Inbound<T> {
+    fn new(tap: T) -> Self {
+        Self { tap, incoming: VecDeque::new(), outgoing: VecDeque::new() }
+    }
+}
+
+impl<T: Tap> Protocol<TaggedPacket, TaggedPacket, ()> for Inbound<T> {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
+        if self.tap.inbound(&mut packet.message) {
+            self.incoming.push_back(packet);
+        }
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.incoming.pop_front()
+    }
+
+    fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+        self.outgoing.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.outgoing.pop_front()
+    }
+}
+
+impl<T: Tap> Interceptor for Inbound<T> {
+    fn bind_local_stream(&mut self, _stream: &StreamInfo) {}
+
+    fn unbind_local_stream(&mut self, _stream: &StreamInfo) {}
+
+    fn bind_remote_stream(&mut self, stream: &StreamInfo) {
+        self.tap.bind(stream);
+    }
+
+    fn unbind_remote_stream(&mut self, stream: &StreamInfo) {
+        self.tap.unbind(stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_retransmission_becomes_the_packet_that_was_lost() {
+        let mut unwrap = RtxUnwrap::default();
+        unwrap.bind(&stream());
+
+        let mut packet = rtp(22, &[0x12, 0x34, 7, 8, 9]);
+        let kept = unwrap.inbound(&mut packet);
+
+        let Packet::Rtp(rtp) = packet.packet else { panic!("still RTP") };
+        assert!(kept);
+        assert_eq!(rtp.header.ssrc, 11);
+        assert_eq!(rtp.header.payload_type, 102);
+        assert_eq!(rtp.header.sequence_number, 0x1234);
+        assert_eq!(&rtp.payload[..], &[7, 8, 9]);
+    }
+
+    #[test]
+    fn padding_on_the_retransmission_stream_is_dropped() {
+        let mut unwrap = RtxUnwrap::default();
+        unwrap.bind(&stream());
+
+        assert!(!unwrap.inbound(&mut rtp(22, &[])));
+        assert!(!unwrap.inbound(&mut rtp(22, &[1])));
+        assert!(unwrap.inbound(&mut rtp(11, &[])));
+    }
+
+    #[test]
+    fn of_rtcp_only_keyframe_requests_reach_the_track() {
+        let report = rtc::rtcp::receiver_report::ReceiverReport::default();
+        let request = PictureLossIndication { sender_ssrc: 1, media_ssrc: 2 };
+
+        let mut both = rtcp(vec![Box::new(report.clone()), Box::new(request)]);
+        let mut none = rtcp(vec![Box::new(report)]);
+
+        assert!(KeyframeRequests.inbound(&mut both));
+        assert!(both.has(&Attribute::DeliverToApplication));
+        assert!(matches!(&both.packet, Packet::Rtcp(compound) if compound.len() == 1));
+        assert!(!KeyframeRequests.inbound(&mut none));
+    }
+
+    fn stream() -> StreamInfo {
+        StreamInfo { ssrc: 11, ssrc_rtx: Some(22), payload_type: 102, ..Default::default() }
+    }
+
+    fn rtp(ssrc: u32, payload: &'static [u8]) -> AttributedPacket {
+        let header = rtc::rtp::Header { ssrc, payload_type: 103, ..Default::default() };
+        AttributedPacket::new(Packet::Rtp(rtc::rtp::Packet { header, payload: Bytes::from_static(payload) }))
+    }
+
+    fn rtcp(packets: Vec<Box<dyn rtc::rtcp::Packet>>) -> AttributedPacket {
+        AttributedPacket::new(Packet::Rtcp(packets))
+    }
+}

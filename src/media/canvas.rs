@@ -125,3 +125,36 @@ impl Canvas {
         self.rotation.rect(logical, self.logical_size())
     }
 }
+
+/// Looking at pixels and copying them.
+impl Canvas {
+    /// The colour at a logical position.
+    ///
+    /// # Panics
+    /// If the position lies outside the logical size.
+    pub fn pixel(&self, x: u32, y: u32) -> Rgb {
+        let at = self.physical(Rect::new(x, y, 1, 1));
+        let bytes = self.layout.bytes_per_pixel;
+        let start = at.y as usize * self.stride() + at.x as usize * bytes;
+        let mut pixel = [0; 4];
+        pixel[..bytes].copy_from_slice(&self.data[start..start + bytes]);
+        self.layout.unpack(u32::from_le_bytes(pixel))
+    }
+
+    /// Takes over the physical rectangles `changed` of another canvas of the same size and layout; what lies
+    /// outside is passed over.
+    pub fn copy_rects(&mut self, other: &Canvas, changed: &[Rect]) {
+        let (stride, bytes) = (self.stride(), self.layout.bytes_per_pixel);
+        if other.size != self.size || other.layout != self.layout {
+            return;
+        }
+        for rect in changed {
+            let (left, right) = (rect.x.min(self.size.width), rect.right().min(self.size.width));
+            for y in rect.y..rect.bottom().min(self.size.height) {
+                let row = y as usize * stride;
+                let span = row + left as usize * bytes..row + right as usize * bytes;
+                self.data[span.clone()].copy_from_slice(&other.data[span]);
+            }
+        }
+    }
+}

@@ -1,1 +1,98 @@
-//! A camera that draws its frame number.
+//! A camera that draws a moving picture with its frame number in it, and that can be unplugged.
+
+use super::number;
+use crate::device::{self, CameraMode, Error, Kind};
+use crate::geometry::Size;
+use crate::media::frame::Frame;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The cable of a simulated camera.
+#[derive(Clone, Debug)]
+pub struct Cable {
+    plugged: Arc<AtomicBool>,
+}
+
+impl Default for Cable {
+    fn default() -> Self {
+        Self { plugged: Arc::new(AtomicBool::new(true)) }
+    }
+}
+
+impl Cable {
+    pub fn set_plugged(&self, plugged: bool) {
+        self.plugged.store(plugged, Ordering::Relaxed);
+    }
+
+    fn is_plugged(&self) -> bool {
+        self.plugged.load(Ordering::Relaxed)
+    }
+}
+
+/// A simulated camera.
+pub struct Camera {
+    mode: CameraMode,
+    cable: Cable,
+    hue: u8,
+    start: Instant,
+    number: u64,
+}
+
+impl Camera {
+    /// Opens a camera that delivers `size` at `rate_hz`. `hue` (0–255, a circle) tells one camera from another.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] while the cable is out.
+    pub fn open(name: &str, size: Size, rate_hz: u32, hue: u8, cable: Cable) -> Result<Self, Error> {
+        let name = format!("sim-{name}");
+        if !cable.is_plugged() {
+            return Err(Error { kind: Kind::NotFound, operation: "open", errno: None, target: name });
+        }
+        let mode = CameraMode { name, fourcc: *b"YU12", size, rate_hz: f64::from(rate_hz) };
+        Ok(Self { mode, cable, hue, start: Instant::now(), number: 0 })
+    }
+}
+
+impl device::Camera for Camera {
+    fn mode(&self) -> &CameraMode {
+        &self.mode
+    }
+
+    fn capture(&mut self, frame: &mut Frame) -> Result<(), Error> {
+        // Like a sensor, it does not wait for who is late: the number is that of the present period.
+        let period = Duration::from_secs_f64(1.0 / self.mode.rate_hz);
+        let due = (self.start.elapsed().as_secs_f64() * self.mode.rate_hz) as u64;
+        self.number = due.max(self.number + 1);
+        let at = self.start + period.mul_f64(self.number as f64);
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        if !self.cable.is_plugged() {
+            let target = self.mode.name.clone();
+            return Err(Error { kind: Kind::Gone, operation: "capture", errno: None, target });
+        }
+        frame.resize(self.mode.size);
+        draw(frame, self.number, self.hue);
+        Ok(())
+    }
+}
+
+/// A slowly turning gradient with a bar that crosses the picture once in four seconds.
+fn draw(frame: &mut Frame, number: u64, hue: u8) {
+    let (width, height) = (frame.size().width as usize, frame.size().height as usize);
+    let [luma, u, v] = frame.planes_mut();
+    let bar = number as usize * width / 120 % width;
+    for (y, row) in luma.chunks_exact_mut(width).enumerate() {
+        for (x, pixel) in row.iter_mut().enumerate() {
+            *pixel = (70 + x * 60 / width + y * 60 / height) as u8;
+        }
+        row[bar..(bar + width / 40).min(width)].fill(200);
+    }
+    let angle = f32::from(hue) / 256.0 * std::f32::consts::TAU;
+    for (plane, lean) in [(u, angle.cos()), (v, angle.sin())] {
+        for (y, row) in plane.chunks_exact_mut(width / 2).enumerate() {
+            let strength = 24.0 + 40.0 * (y as f32 / (height / 2) as f32);
+            row.fill((128.0 + lean * strength) as u8);
+        }
+    }
+    number::draw(frame, number as u16);
+}

@@ -2,4 +2,5 @@
 
 pub mod broker;
 pub mod camera;
+pub mod number;
 pub mod screen;

@@ -1,1 +1,60 @@
-//! A screen in memory.
+//! A screen in memory, seen through its [`Glass`]: by tests, by snapshots, by the live page of the demo.
+
+use crate::device::{self, Error, ScreenMode};
+use crate::geometry::{Rect, Rotation, Size};
+use crate::media::canvas::{Canvas, PixelLayout};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// What can be seen on a simulated screen.
+#[derive(Clone, Debug)]
+pub struct Glass {
+    shown: Arc<Mutex<Canvas>>,
+    /// How often something new was shown.
+    presented: Arc<watch::Sender<u64>>,
+}
+
+impl Glass {
+    /// The glass of a dark screen; `rotation` is how it is mounted.
+    pub fn new(size: Size, layout: PixelLayout, rotation: Rotation) -> Self {
+        let shown = Arc::new(Mutex::new(Canvas::new(size, layout, rotation)));
+        Self { shown, presented: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Looks at the glass.
+    pub fn look<T>(&self, eye: impl FnOnce(&Canvas) -> T) -> T {
+        eye(&self.shown.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells of each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.presented.subscribe()
+    }
+}
+
+/// A simulated screen: its pixels go to the glass.
+pub struct Screen {
+    mode: ScreenMode,
+    glass: Glass,
+}
+
+impl Screen {
+    pub fn open(glass: Glass) -> Self {
+        let (size, layout) = glass.look(|canvas| (canvas.physical_size(), canvas.layout()));
+        Self { mode: ScreenMode { name: "sim".into(), size, layout, flip: false }, glass }
+    }
+}
+
+impl device::Screen for Screen {
+    fn mode(&self) -> &ScreenMode {
+        &self.mode
+    }
+
+    fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error> {
+        let mut shown = self.glass.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.copy_rects(canvas, changed);
+        drop(shown);
+        self.glass.presented.send_modify(|presented| *presented += 1);
+        Ok(())
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::bed::{await_canvas, await_glass, display, paint, test_canvas};
 use parlor::device::console::Console;
-use parlor::device::screen::{Flip, Framebuffer, open};
+use parlor::device::screen::{Framebuffer, open};
 use parlor::device::{Kind, Screen, console};
 use parlor::geometry::{Rect, Rotation, Size};
 use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
@@ -14,7 +14,7 @@ const PATH: &str = "/dev/fb0";
 
 #[test]
 fn the_screen_says_what_it_is() {
-    let screen = open(PATH, Flip::Auto).expect("a screen");
+    let screen = open(PATH, false).expect("a screen");
 
     let (name, size, layout) = match display().as_str() {
         "bochs" => ("bochs-drm", Size::new(1280, 720), PixelLayout::XRGB8888),
@@ -30,7 +30,7 @@ fn the_screen_says_what_it_is() {
 #[test]
 fn a_canvas_is_on_the_glass_pixel_by_pixel() {
     let _quiet = Console::open(console::FRONT).expect("a console");
-    let mut screen = open(PATH, Flip::Off).expect("a screen");
+    let mut screen = open(PATH, false).expect("a screen");
 
     shows_whole_and_changed(&mut screen);
 }
@@ -38,19 +38,19 @@ fn a_canvas_is_on_the_glass_pixel_by_pixel() {
 #[test]
 fn pages_are_flipped_where_the_driver_can() {
     let _quiet = Console::open(console::FRONT).expect("a console");
-    let mut screen = open(PATH, Flip::On).expect("a screen");
+    let mut screen = open(PATH, true).expect("a screen");
 
     assert_eq!(screen.mode().flip, matches!(display().as_str(), "virtio" | "cirrusfb"));
     shows_whole_and_changed(&mut screen);
     // The page that was shown last may have been the second.
     drop(screen);
-    let mut screen = open(PATH, Flip::Off).expect("a screen");
+    let mut screen = open(PATH, false).expect("a screen");
     shows_whole_and_changed(&mut screen);
 }
 
 #[test]
 fn a_canvas_of_another_size_is_refused() {
-    let mut screen = open(PATH, Flip::Off).expect("a screen");
+    let mut screen = open(PATH, false).expect("a screen");
     let canvas = Canvas::new(Size::new(64, 64), screen.mode().layout, Rotation::None);
 
     let answer = screen.present(&canvas, &[]);
@@ -60,7 +60,7 @@ fn a_canvas_of_another_size_is_refused() {
 
 #[test]
 fn the_console_is_silent_while_it_is_taken_and_back_afterwards() {
-    let mut screen = open(PATH, Flip::Off).expect("a screen");
+    let mut screen = open(PATH, false).expect("a screen");
     let canvas = test_canvas(black(&screen), 1);
     let console = Console::open(console::FRONT).expect("a console");
     screen.present(&canvas, &[]).expect("presented");
@@ -92,14 +92,32 @@ fn the_console_is_silent_while_it_is_taken_and_back_afterwards() {
 }
 
 #[test]
-fn no_console_is_no_reason_to_stop() {
-    assert!(console::take("/dev/tty-none").is_none());
+fn the_front_console_is_taken_and_given_back() {
+    assert!(Console::open("/dev/tty-none").is_err());
+    let taken = Console::take();
+    drop(taken);
+    text_is_shown();
+}
+
+/// Only on cirrusfb: the other drivers' rows have no padding.
+#[test]
+fn rows_with_padding_are_not_skewed() {
+    fs::write("/sys/class/graphics/fb0/virtual_size", "1280,768").expect("the driver knows wide rows");
+    let _quiet = Console::open(console::FRONT).expect("a console");
+
+    for flip in [false, true] {
+        shows_whole_and_changed(&mut open(PATH, flip).expect("a screen"));
+    }
+
+    let stride = fs::read_to_string("/sys/class/graphics/fb0/stride").expect("readable");
+    assert_eq!(stride.trim(), "2560", "of 2048 that are shown");
+    fs::write("/sys/class/graphics/fb0/virtual_size", "1024,768").expect("and narrow ones");
 }
 
 /// Only on cirrusfb: the other drivers' modes never change.
 #[test]
 fn a_screen_whose_depth_is_changed_is_opened_anew_in_a_usable_one() {
-    let mut screen = open(PATH, Flip::Off).expect("a screen");
+    let mut screen = open(PATH, false).expect("a screen");
     let before = screen.mode().clone();
     let canvas = black(&screen);
     screen.present(&canvas, &[]).expect("presented");
@@ -116,7 +134,7 @@ fn a_screen_whose_depth_is_changed_is_opened_anew_in_a_usable_one() {
     assert_eq!(error.kind, Kind::Gone);
     drop(screen);
     let _quiet = Console::open(console::FRONT).expect("a console");
-    let mut screen = open(PATH, Flip::Off).expect("a screen in 16 bits again");
+    let mut screen = open(PATH, false).expect("a screen in 16 bits again");
     assert_eq!(screen.mode(), &before);
     shows_whole_and_changed(&mut screen);
 }

@@ -1,0 +1,33 @@
+# Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
+# Demo and tests share one build: the dev profile (see Cargo.toml).
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-kernel lint rust
+
+help: ## Prints this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: rust ## A room of four kiosks on this machine, shown on a web page; ARGS="--seconds 15" goes to it
+	@board/install-packages build
+	@echo "Building Parlor (about ten minutes on two cores the first time, seconds after that), then running:"
+	@echo "a broker and four whole kiosks with simulated cameras and screens. Ctrl-C ends it."
+	cargo run --locked -- demo $(ARGS)
+
+test: rust ## Every test: pure, endpoint, peers, broker, browser, and the kernel's in a virtual machine
+	@board/install-packages build test kernel
+	@echo "Building Parlor (about ten minutes on two cores the first time) and running every test (some minutes more):"
+	@echo "first cargo's, then the daemon in a virtual machine with a real kernel's cameras and framebuffer."
+	cargo test --locked --no-fail-fast
+	@$(MAKE) --no-print-directory test-kernel
+
+test-kernel: rust ## The daemon on V4L2 cameras and /dev/fb0 in a virtual machine (no root, nothing installed)
+	@board/install-packages build kernel
+	@echo "Fetching a stock Debian kernel and QEMU (the first time, about a minute), then booting it. No KVM is needed."
+	board/testbed/test-kernel
+
+lint: rust ## Formatting and clippy, warnings are errors
+	@board/install-packages build
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+rust:
+	@board/check-rust

@@ -1,0 +1,307 @@
+//! kiosk.toml → checked values with units; the one place of defaults.
+
+use crate::geometry::{Rotation, Size};
+use crate::room::Position;
+use crate::room::message::MemberId;
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A kiosk's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub id: MemberId,
+    /// Topics begin with it; no slash at the end.
+    pub prefix: String,
+    pub broker: Broker,
+    /// The cameras the kiosk has; their nodes are opened only while a room asks for them.
+    pub cameras: BTreeMap<Position, Camera>,
+    pub screen: Screen,
+    /// A TrueType or OpenType file for labels; the built-in font where there is none.
+    pub font: Option<PathBuf>,
+    pub room: Room,
+    pub link: Link,
+}
+
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pub host: String,
+    pub port: u16,
+    pub password: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Camera {
+    /// A path, a by-id link, a card name, or `sim`.
+    pub device: String,
+    #[serde(default = "defaults::width")]
+    width: u32,
+    #[serde(default = "defaults::height")]
+    height: u32,
+    #[serde(default = "defaults::rate_hz")]
+    pub rate_hz: u32,
+    /// Clockwise degrees that bring the picture upright.
+    #[serde(default, deserialize_with = "degrees")]
+    pub rotation: Rotation,
+}
+
+impl Camera {
+    /// A simulated camera of this size and rate.
+    pub fn simulated(size: Size, rate_hz: u32) -> Self {
+        let device = SIMULATED.to_owned();
+        Self { device, width: size.width, height: size.height, rate_hz, rotation: Rotation::None }
+    }
+
+    /// The wanted size, before rotation.
+    pub fn size(&self) -> Size {
+        Size::new(self.width, self.height)
+    }
+}
+
+/// The name of a device that is not there.
+pub const SIMULATED: &str = "sim";
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Screen {
+    /// `/dev/fb0`, or `sim`.
+    pub device: String,
+    /// Clockwise degrees that bring the picture upright for the viewer.
+    #[serde(deserialize_with = "degrees")]
+    pub rotation: Rotation,
+    /// Change pictures by page flip. Off by default: some drivers say yes and show nothing.
+    pub flip: bool,
+    /// Physical size of a simulated screen.
+    pub width: u32,
+    pub height: u32,
+}
+
+impl Screen {
+    pub fn size(&self) -> Size {
+        Size::new(self.width, self.height)
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self { device: "/dev/fb0".into(), rotation: Rotation::None, flip: false, width: 1920, height: 1080 }
+    }
+}
+
+/// How the kiosk behaves in a room.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Room {
+    /// Whether the own tile is a mirror where the document does not say.
+    pub mirror: bool,
+    #[serde(deserialize_with = "seconds", rename = "absent_grace_s")]
+    pub absent_grace: Duration,
+    #[serde(deserialize_with = "seconds", rename = "stats_interval_s")]
+    pub stats_interval: Duration,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { mirror: true, absent_grace: Duration::from_secs(60), stats_interval: Duration::from_secs(10) }
+    }
+}
+
+/// How other members are reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Link {
+    /// Local addresses for WebRTC, port 0 for any free one; none: every interface's.
+    pub bind: Vec<SocketAddr>,
+    pub ice_servers: Vec<IceServer>,
+    /// Of the video this kiosk sends to each member.
+    pub bitrate_kbps: u32,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { bind: Vec::new(), ice_servers: Vec::new(), bitrate_kbps: 800 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    /// `stun:host:port` or `turn:host:port`.
+    pub url: String,
+    #[serde(default)]
+    pub username: String,
+    #[serde(default)]
+    pub credential: String,
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    id: String,
+    #[serde(default = "defaults::prefix")]
+    prefix: String,
+    broker: BrokerTable,
+    #[serde(default)]
+    camera: BTreeMap<Position, Camera>,
+    #[serde(default)]
+    screen: Screen,
+    font: Option<PathBuf>,
+    #[serde(default)]
+    room: Room,
+    #[serde(default)]
+    link: Link,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BrokerTable {
+    address: String,
+    /// A file that holds the password and nothing else.
+    password_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The file's name, line, and what is wrong with it, for people.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let named = || format!("read {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(named)?;
+        let read_password = |file: &Path| {
+            let password =
+                std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            Ok(password.trim_end_matches(['\r', '\n']).to_owned())
+        };
+        Self::parse(&text, read_password).with_context(named)
+    }
+
+    fn parse(text: &str, read_password: impl Fn(&Path) -> anyhow::Result<String>) -> anyhow::Result<Self> {
+        let file: File = toml::from_str(text)?;
+        let Some(id) = MemberId::parse(&file.id) else {
+            bail!("id = {:?}: 1 to 64 of A-Z a-z 0-9 _ - are allowed", file.id);
+        };
+        let prefix = file.prefix.trim_end_matches('/').to_owned();
+        ensure!(
+            !prefix.is_empty() && !prefix.contains(['+', '#', '\0']) && prefix.len() <= 128,
+            "prefix = {:?}: 1 to 128 bytes, no + and no #",
+            file.prefix
+        );
+        let (host, port) = host_and_port(&file.broker.address)?;
+        let password = file.broker.password_file.as_deref().map(read_password).transpose()?;
+        for (position, camera) in &file.camera {
+            let named = || format!("camera.{position:?}").to_lowercase();
+            ensure!((16..=4096).contains(&camera.width), "{}: width is 16 to 4096", named());
+            ensure!((16..=4096).contains(&camera.height), "{}: height is 16 to 4096", named());
+            ensure!((1..=120).contains(&camera.rate_hz), "{}: rate_hz is 1 to 120", named());
+            ensure!(!camera.device.is_empty(), "{}: device is empty", named());
+        }
+        ensure!((100..=20_000).contains(&file.link.bitrate_kbps), "link: bitrate_kbps is 100 to 20000");
+        ensure!((16..=8192).contains(&file.screen.width), "screen: width is 16 to 8192");
+        ensure!((16..=8192).contains(&file.screen.height), "screen: height is 16 to 8192");
+        Ok(Self {
+            id,
+            prefix,
+            broker: Broker { host, port, password },
+            cameras: file.camera,
+            screen: file.screen,
+            font: file.font,
+            room: file.room,
+            link: file.link,
+        })
+    }
+}
+
+/// `host`, `host:port`, `[v6]:port`; the port is 1883 where none is said.
+pub fn host_and_port(address: &str) -> anyhow::Result<(String, u16)> {
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, port.parse().with_context(|| format!("port of broker address {address:?}"))?)
+        }
+        _ => (address, 1883),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    ensure!(!host.is_empty() && !host.contains('/'), "broker address {address:?}: want host:port");
+    Ok((host.to_owned(), port))
+}
+
+fn degrees<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rotation, D::Error> {
+    let degrees = u32::deserialize(deserializer)?;
+    Rotation::from_degrees(degrees).ok_or_else(|| {
+        serde::de::Error::custom(format!("{degrees}: a rotation is 0, 90, 180 or 270 degrees"))
+    })
+}
+
+fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Ok(Duration::from_secs(u32::deserialize(deserializer)?.into()))
+}
+
+mod defaults {
+    pub fn prefix() -> String {
+        "parlor/1".into()
+    }
+    pub fn width() -> u32 {
+        640
+    }
+    pub fn height() -> u32 {
+        480
+    }
+    pub fn rate_hz() -> u32 {
+        30
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<Config> {
+        Config::parse(text, |path| Ok(format!("secret of {}", path.display())))
+    }
+
+    #[test]
+    fn four_lines_are_enough() {
+        let config = parse("id = 'lobby'\nbroker.address = 'broker'\ncamera.front.device = '/dev/video0'")
+            .expect("valid");
+
+        assert_eq!((config.broker.host.as_str(), config.broker.port), ("broker", 1883));
+        assert_eq!(config.prefix, "parlor/1");
+        assert_eq!(config.cameras[&Position::Front].size(), Size::new(640, 480));
+        assert_eq!(config.screen.device, "/dev/fb0");
+    }
+
+    #[test]
+    fn a_typo_is_named_with_its_line() {
+        let error =
+            parse("id = 'lobby'\nbroker.address = 'b'\n[screen]\nrotate = 90").expect_err("unknown key");
+
+        let said = format!("{error:#}");
+        assert!(said.contains("line 4") && said.contains("rotate"), "{said}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (text, word) in [
+            ("id = 'a b'\nbroker.address = 'b'", "id"),
+            ("id = 'a'\nbroker.address = 'b:x'", "port"),
+            ("id = 'a'\nbroker.address = 'mqtt://b'", "broker"),
+            ("id = 'a'\nbroker.address = 'b'\nscreen.rotation = 45", "45"),
+            ("id = 'a'\nbroker.address = 'b'\ncamera.back = { device = 'x', rate_hz = 0 }", "camera.back"),
+            ("id = 'a'\nbroker.address = 'b'\nprefix = 'a/#'", "prefix"),
+        ] {
+            let said = format!("{:#}", parse(text).expect_err(text));
+            assert!(said.contains(word), "{said}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_in_each_form() {
+        assert_eq!(host_and_port("[::1]:1884").expect("v6"), ("::1".into(), 1884));
+        assert_eq!(host_and_port("10.0.0.1:1").expect("v4"), ("10.0.0.1".into(), 1));
+    }
+}
