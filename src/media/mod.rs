@@ -6,6 +6,7 @@ pub mod compose;
 pub mod convert;
 pub mod frame;
 pub mod h264;
+pub mod packetize;
 pub mod text;
 
 use bytes::Bytes;
