@@ -7,6 +7,7 @@ pub mod convert;
 pub mod frame;
 pub mod h264;
 pub mod packetize;
+pub mod signs;
 pub mod text;
 
 use bytes::Bytes;
