@@ -16,6 +16,13 @@ struct Tap {
     weight: i32,
 }
 
+/// The taps of a row: where each is, and the weights of its two samples.
+#[derive(Debug, Default)]
+struct Taps {
+    indices: Vec<u32>,
+    weights: Vec<[i16; 2]>,
+}
+
 const TAP_BITS: u32 = 14;
 const TAP_ONE: i32 = 1 << TAP_BITS;
 /// Bits after the point of a sample of a blended line: 8.7, so that it fits in an `i16`.
@@ -25,12 +32,14 @@ const LINE_BITS: u32 = 7;
 #[derive(Debug, Default)]
 pub struct Compositor {
     /// For each pixel of a physical row, where it is sampled in the luma and the chroma line.
-    luma_taps: Vec<Tap>,
-    chroma_taps: Vec<Tap>,
+    luma_taps: Taps,
+    chroma_taps: Taps,
     /// The blended lines of the picture, one sample longer than the picture.
     lines: [Vec<i16>; 3],
     /// One row of the screen in Y′CbCr, 8.7 bits.
     row: [Vec<i16>; 3],
+    /// The two samples each pixel of a row lies between.
+    pairs: Vec<[i16; 2]>,
 }
 
 impl Compositor {
@@ -101,6 +110,7 @@ impl Compositor {
         for row in &mut self.row {
             row.resize(physical.width as usize, 0);
         }
+        self.pairs.resize(physical.width as usize, [0; 2]);
         let coefficients = Coefficients::of(frame.colour);
         let planes = frame.planes();
         let screen_rows = canvas.data_mut()[start..].chunks_mut(stride);
@@ -113,8 +123,9 @@ impl Compositor {
                 grid.blend(tap, (lines / shrink) as usize, sideways, line_out);
             }
             let [y, u, v] = &mut self.row;
-            sample(&self.lines[0], &self.luma_taps, y);
-            sample_both(&self.lines[1], &self.lines[2], &self.chroma_taps, u, v);
+            sample(&self.lines[0], &self.luma_taps, &mut self.pairs, y);
+            sample(&self.lines[1], &self.chroma_taps, &mut self.pairs, u);
+            sample(&self.lines[2], &self.chroma_taps, &mut self.pairs, v);
             coefficients.write(layout, [y, u, v], &mut pixels[..bytes]);
         }
     }
@@ -143,11 +154,14 @@ impl Axis {
         Tap { index: position / ONE_PIXEL, weight: (position % ONE_PIXEL >> (16 - TAP_BITS)) as i32 }
     }
 
-    fn taps(&self, samples: u32, shrink: u32, backwards: bool, taps: &mut Vec<Tap>) {
-        taps.clear();
-        taps.extend((0..self.shown).map(|index| self.tap(index, samples, shrink)));
-        if backwards {
-            taps.reverse();
+    fn taps(&self, samples: u32, shrink: u32, backwards: bool, taps: &mut Taps) {
+        taps.indices.clear();
+        taps.weights.clear();
+        for index in 0..self.shown {
+            let index = if backwards { self.shown - 1 - index } else { index };
+            let tap = self.tap(index, samples, shrink);
+            taps.indices.push(tap.index);
+            taps.weights.push([(TAP_ONE - tap.weight) as i16, tap.weight as i16]);
         }
     }
 }
@@ -185,24 +199,15 @@ impl Grid<'_> {
     }
 }
 
-fn sample(line: &[i16], taps: &[Tap], out: &mut [i16]) {
-    for (out, tap) in out.iter_mut().zip(taps) {
-        *out = between(line, *tap);
+/// Samples a line along `taps`. Pairs are gathered first, so that the arithmetic runs over plain rows.
+fn sample(line: &[i16], taps: &Taps, pairs: &mut [[i16; 2]], out: &mut [i16]) {
+    for (pair, &index) in pairs.iter_mut().zip(&taps.indices) {
+        pair.copy_from_slice(&line[index as usize..][..2]);
     }
-}
-
-fn sample_both(first: &[i16], second: &[i16], taps: &[Tap], first_out: &mut [i16], second_out: &mut [i16]) {
-    for ((first_out, second_out), tap) in first_out.iter_mut().zip(second_out).zip(taps) {
-        *first_out = between(first, *tap);
-        *second_out = between(second, *tap);
+    for ((out, pair), weights) in out.iter_mut().zip(pairs).zip(&taps.weights) {
+        let sum = i32::from(pair[0]) * i32::from(weights[0]) + i32::from(pair[1]) * i32::from(weights[1]);
+        *out = ((sum + TAP_ONE / 2) >> TAP_BITS) as i16;
     }
-}
-
-#[inline(always)]
-fn between(line: &[i16], tap: Tap) -> i16 {
-    let pair = &line[tap.index as usize..][..2];
-    let (a, b) = (i32::from(pair[0]), i32::from(pair[1]));
-    (a + (((b - a) * tap.weight + TAP_ONE / 2) >> TAP_BITS)) as i16
 }
 
 /// Y′CbCr to R′G′B′ in 1/8192, from samples with 7 bits after the point: for limited range
@@ -210,11 +215,11 @@ fn between(line: &[i16], tap: Tap) -> i16 {
 /// 0.2126, 0.0722 (BT.709).
 #[derive(Clone, Copy)]
 struct Coefficients {
-    luma: i32,
-    red_v: i32,
-    green_u: i32,
-    green_v: i32,
-    blue_u: i32,
+    luma: i16,
+    red_v: i16,
+    green_u: i16,
+    green_v: i16,
+    blue_u: i16,
     /// All that does not depend on the pixel, rounding included.
     red: i32,
     green: i32,
@@ -233,7 +238,7 @@ impl Coefficients {
             (Matrix::Bt709, true) => (8192, 12901, -1535, -3835, 15201),
         };
         let half = 1 << (COEFFICIENT_BITS + LINE_BITS - 1);
-        let base = half - if colour.full_range { 0 } else { (16 << LINE_BITS) * luma };
+        let base = half - if colour.full_range { 0 } else { (16 << LINE_BITS) * luma as i32 };
         let middle = 128 << LINE_BITS;
         Self {
             luma,
@@ -241,21 +246,22 @@ impl Coefficients {
             green_u,
             green_v,
             blue_u,
-            red: base - middle * red_v,
-            green: base - middle * (green_u + green_v),
-            blue: base - middle * blue_u,
+            red: base - middle * red_v as i32,
+            green: base - middle * (green_u as i32 + green_v as i32),
+            blue: base - middle * blue_u as i32,
         }
     }
 
     /// The 8-bit channels of a pixel.
     #[inline(always)]
     fn rgb(&self, y: i16, u: i16, v: i16) -> [u32; 3] {
-        let (y, u, v) = (i32::from(y) * self.luma, i32::from(u), i32::from(v));
+        let by = |sample: i16, coefficient: i16| i32::from(sample) * i32::from(coefficient);
         let byte = |value: i32| (value >> (COEFFICIENT_BITS + LINE_BITS)).clamp(0, 255) as u32;
+        let luma = by(y, self.luma);
         [
-            byte(y + v * self.red_v + self.red),
-            byte(y + u * self.green_u + v * self.green_v + self.green),
-            byte(y + u * self.blue_u + self.blue),
+            byte(luma + by(v, self.red_v) + self.red),
+            byte(luma + by(u, self.green_u) + by(v, self.green_v) + self.green),
+            byte(luma + by(u, self.blue_u) + self.blue),
         ]
     }
 
