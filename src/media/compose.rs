@@ -180,10 +180,8 @@ impl Grid<'_> {
         let (first, second) = (tap.index as usize, (tap.index as usize + 1).min(count - 1));
         let (near, far) = ((TAP_ONE - tap.weight) as i16, tap.weight as i16);
         let mix = |a: u8, b: u8| {
-            ((i32::from(i16::from(a)) * i32::from(near)
-                + i32::from(i16::from(b)) * i32::from(far)
-                + (1 << (TAP_BITS - LINE_BITS - 1)))
-                >> (TAP_BITS - LINE_BITS)) as i16
+            let sum = product(a.into(), near).wrapping_add(product(b.into(), far));
+            (sum.wrapping_add(1 << (TAP_BITS - LINE_BITS - 1)) >> (TAP_BITS - LINE_BITS)) as i16
         };
         if sideways {
             for (out, row) in out.iter_mut().zip(self.data.chunks_exact(self.stride)) {
@@ -199,14 +197,21 @@ impl Grid<'_> {
     }
 }
 
+/// A product of 16 bits by 16. Here and in the loops that use it nothing overflows (samples have 15 bits, weights
+/// and coefficients 15 with sign), and `wrapping` keeps the checks of debug builds from breaking up vectors.
+#[inline(always)]
+fn product(a: i16, b: i16) -> i32 {
+    i32::from(a).wrapping_mul(i32::from(b))
+}
+
 /// Samples a line along `taps`. Pairs are gathered first, so that the arithmetic runs over plain rows.
 fn sample(line: &[i16], taps: &Taps, pairs: &mut [[i16; 2]], out: &mut [i16]) {
     for (pair, &index) in pairs.iter_mut().zip(&taps.indices) {
         pair.copy_from_slice(&line[index as usize..][..2]);
     }
     for ((out, pair), weights) in out.iter_mut().zip(pairs).zip(&taps.weights) {
-        let sum = i32::from(pair[0]) * i32::from(weights[0]) + i32::from(pair[1]) * i32::from(weights[1]);
-        *out = ((sum + TAP_ONE / 2) >> TAP_BITS) as i16;
+        let sum = product(pair[0], weights[0]).wrapping_add(product(pair[1], weights[1]));
+        *out = (sum.wrapping_add(TAP_ONE / 2) >> TAP_BITS) as i16;
     }
 }
 
@@ -255,13 +260,13 @@ impl Coefficients {
     /// The 8-bit channels of a pixel.
     #[inline(always)]
     fn rgb(&self, y: i16, u: i16, v: i16) -> [u32; 3] {
-        let by = |sample: i16, coefficient: i16| i32::from(sample) * i32::from(coefficient);
         let byte = |value: i32| (value >> (COEFFICIENT_BITS + LINE_BITS)).clamp(0, 255) as u32;
-        let luma = by(y, self.luma);
+        let luma = product(y, self.luma);
+        let green = product(u, self.green_u).wrapping_add(product(v, self.green_v));
         [
-            byte(luma + by(v, self.red_v) + self.red),
-            byte(luma + by(u, self.green_u) + by(v, self.green_v) + self.green),
-            byte(luma + by(u, self.blue_u) + self.blue),
+            byte(luma.wrapping_add(product(v, self.red_v)).wrapping_add(self.red)),
+            byte(luma.wrapping_add(green).wrapping_add(self.green)),
+            byte(luma.wrapping_add(product(u, self.blue_u)).wrapping_add(self.blue)),
         ]
     }
 
