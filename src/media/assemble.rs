@@ -138,8 +138,7 @@ impl Assembler {
         let (Some(first), Some((_, begin))) = (self.next, self.slots.first_key_value()) else {
             return Front::Incomplete;
         };
-        let mut expected = first;
-        for (&number, slot) in &self.slots {
+        for (expected, (&number, slot)) in (first..).zip(&self.slots) {
             if number != expected {
                 let since = self.slots.range(number..).map(|(_, slot)| slot.arrived).min();
                 return Front::Gap(number, since.unwrap_or(slot.arrived));
@@ -150,7 +149,6 @@ impl Assembler {
             if slot.marker {
                 return Front::Complete(number + 1);
             }
-            expected += 1;
         }
         Front::Incomplete
     }

@@ -151,7 +151,7 @@ impl Axis {
         let centre = if self.flipped { whole - centre } else { centre };
         let last = i64::from(samples / shrink - 1) * i64::from(ONE_PIXEL);
         let position = (centre / i64::from(shrink) - i64::from(ONE_PIXEL) / 2).clamp(0, last) as u32;
-        Tap { index: position / ONE_PIXEL, weight: (position % ONE_PIXEL >> (16 - TAP_BITS)) as i32 }
+        Tap { index: position / ONE_PIXEL, weight: ((position % ONE_PIXEL) >> (16 - TAP_BITS)) as i32 }
     }
 
     fn taps(&self, samples: u32, shrink: u32, backwards: bool, taps: &mut Taps) {

@@ -352,8 +352,9 @@ impl DrawTarget for Bitmap {
 /// The box that stands for a character no font has.
 fn missing(height: u32) -> Glyph {
     let (width, rows) = ((height as usize / 2).max(3), (height as usize * 3 / 4).max(3));
-    let edge =
-        |at: usize| at % width == 0 || at % width == width - 1 || at / width == 0 || at / width == rows - 1;
+    let edge = |at: usize| {
+        at.is_multiple_of(width) || at % width == width - 1 || at / width == 0 || at / width == rows - 1
+    };
     let cover = (0..width * rows).map(|at| if edge(at) { 255 } else { 0 }).collect();
     Glyph { left: 1, top: height as i32 / 8, width, cover, advance: width as i32 + 2 }
 }
