@@ -613,13 +613,9 @@ fn video() -> MediaStreamTrack {
         codec: h264().rtp_codec,
         ..Default::default()
     };
-    MediaStreamTrack::new(
-        "parlor".into(),
-        "camera".into(),
-        "camera".into(),
-        RtpCodecKind::Video,
-        vec![encoding],
-    )
+    // An id of its own: webrtc tells tracks apart by it, remote ones from local ones too.
+    let id = format!("camera-{:016x}", rand::random::<u64>());
+    MediaStreamTrack::new("parlor".into(), id.clone(), id, RtpCodecKind::Video, vec![encoding])
 }
 
 fn parse_candidate(json: &str) -> Option<RTCIceCandidateInit> {
