@@ -150,6 +150,7 @@ class Peer {
     const video = report.find((entry) => entry.type === 'inbound-rtp' && entry.kind === 'video');
     const codec = report.find((entry) => entry.id === video?.codecId);
     return {
+      session: this.session,
       state: this.connection?.connectionState,
       codec: codec?.mimeType,
       frames: video?.framesDecoded ?? 0,

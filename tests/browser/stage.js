@@ -16,6 +16,7 @@ const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const MOSQUITTO = process.env.MOSQUITTO ?? '/usr/sbin/mosquitto';
 const PARLOR = process.env.PARLOR ?? join(HERE, '../../target/debug/parlor');
 export const PREFIX = 'parlor/1';
+export const SCREEN = { width: 1280, height: 720 };
 /** Longer than anything takes on a busy machine, in ms. */
 const LIMIT = 60_000;
 
@@ -35,6 +36,8 @@ export class Stage {
     const stage = new Stage();
     stage.directory = mkdtempSync(join(tmpdir(), 'parlor-browser-'));
     stage.children = [];
+    // Whatever happens, nothing is left running.
+    process.on('exit', () => stage.children.forEach((child) => child.kill('SIGKILL')));
     try {
       await stage.startBroker();
       await stage.startPages();
@@ -72,15 +75,16 @@ export class Stage {
     );
     this.start(MOSQUITTO, ['-c', configuration]);
     await until('mosquitto listens', () => accepts(this.port));
-    this.retained = new Map();
+    this.messages = new Map();
     this.replies = new Map();
+    this.requests = 0;
     this.controller = await mqtt.connectAsync(`mqtt://127.0.0.1:${this.port}`, { protocolVersion: 5, clientId: 'controller' });
     this.controller.on('message', (topic, payload, { properties }) => {
-      this.retained.set(topic, payload);
+      this.messages.set(topic, payload);
       const correlation = properties?.correlationData?.toString();
       if (correlation) this.replies.set(correlation, payload);
     });
-    await this.controller.subscribeAsync(`${PREFIX}/#`, { qos: 1 });
+    await this.controller.subscribeAsync(`${PREFIX}/#`, { qos: 1, nl: true }); // not what it says itself
   }
 
   async startPages() {
@@ -133,15 +137,29 @@ export class Stage {
     return page;
   }
 
-  /** A kiosk on pretended devices. */
-  kiosk(id) {
+  /** A kiosk on pretended devices, as soon as it is online. */
+  async kiosk(id) {
+    const before = this.last(`${id}/state`)?.boot;
     const configuration = this.write(
       `${id}.toml`,
       `id = "${id}"\nprefix = "${PREFIX}"\n[broker]\naddress = "127.0.0.1:${this.port}"\n` +
         '[camera.front]\ndevice = "sim"\nwidth = 640\nheight = 480\n' +
-        '[screen]\ndevice = "sim"\nwidth = 1280\nheight = 720\n[link]\nbind = ["127.0.0.1:0"]\n',
+        `[screen]\ndevice = "sim"\nwidth = ${SCREEN.width}\nheight = ${SCREEN.height}\n` +
+        '[link]\nbind = ["127.0.0.1:0"]\n',
     );
-    this.start(PARLOR, ['run', '--config', configuration]);
+    const child = this.start(PARLOR, ['run', '--config', configuration]);
+    await until(`${id} is online`, () => {
+      const state = this.last(`${id}/state`);
+      return state && state.state !== 'offline' && state.boot !== before;
+    });
+    return child;
+  }
+
+  /** Ends a child without a goodbye. */
+  async kill(child) {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
   }
 
   /** Puts these members, and nobody else, into one room: the same document for each. */
@@ -160,13 +178,13 @@ export class Stage {
 
   /** The last message on a topic as JSON. */
   last(topic) {
-    const payload = this.retained.get(`${PREFIX}/${topic}`);
+    const payload = this.messages.get(`${PREFIX}/${topic}`);
     return payload?.length ? JSON.parse(payload.toString()) : undefined;
   }
 
   /** What is on a kiosk's glass, as a PNG. */
   async snapshot(id, width) {
-    const correlation = `snapshot-${++this.requests || (this.requests = 1)}`;
+    const correlation = `snapshot-${++this.requests}`;
     await this.publish(`${id}/cmd/snapshot`, { width }, {
       properties: {
         responseTopic: `${PREFIX}/${id}/reply/controller`,
