@@ -6,6 +6,8 @@ pub mod compose;
 pub mod convert;
 pub mod frame;
 pub mod h264;
+pub mod packetize;
+pub mod signs;
 pub mod text;
 
 use bytes::Bytes;
