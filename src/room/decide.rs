@@ -5,7 +5,7 @@ use super::document::{Document, Rejected};
 use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying};
 use super::held::Held;
 use super::message::{self, MemberId, Refusal, ReplyTo, Request, Signal, Verb};
-use super::session::{Numbers, Peer, Step};
+use super::session::{Link, Numbers, Peer, Step};
 use super::{CameraInfo, Command, Event, Now, Picture, Position, Publication, ScreenInfo, Settings, report};
 use crate::geometry::Size;
 use serde_json::{Value, json};
@@ -259,18 +259,18 @@ impl Room {
         let takes_part = document.member(&self.settings.id).is_some();
         self.stop_peers(|member| !takes_part || room_changed || document.member(member).is_none(), now);
         self.flows.retain(|member, _| document.member(member).is_some());
-        self.stage = if takes_part { Stage::Joined } else { Stage::NotAMember };
         let own = self.settings.id.clone();
         let others = document.members.iter().map(|member| member.id.clone()).filter(|member| *member != own);
         let newcomers: Vec<MemberId> =
             others.filter(|member| takes_part && !self.peers.contains_key(member)).collect();
         self.document = Some(document);
         self.raise_rejected(now);
-        if !takes_part {
-            self.raise(fault(Part::Document, Code::NotAMember), None, now);
-        }
         if self.is_over(now) {
             return self.close("until", now);
+        }
+        self.stage = if takes_part { Stage::Joined } else { Stage::NotAMember };
+        if !takes_part {
+            self.raise(fault(Part::Document, Code::NotAMember), None, now);
         }
         for member in newcomers {
             self.peers.insert(member.clone(), Peer::new(&own, &member));
@@ -396,10 +396,10 @@ impl Room {
         let part = Part::Tile(member.clone());
         match flow {
             Flow::Live => self.faults.heal(&part, now),
-            Flow::Stalled if self.peers.contains_key(&member) => {
+            Flow::Stalled if self.peers.get(&member).is_some_and(|peer| peer.link() == Link::Connected) => {
                 self.raise(fault(part, Code::TileStalled), None, now);
             }
-            // The own camera's faults are the camera's.
+            // The own camera's faults are the camera's; without a connection that is the fault.
             Flow::Stalled => {}
         }
         self.flows.insert(member, flow);
@@ -482,8 +482,12 @@ impl Room {
                     self.out.push(Command::RemoteCandidate { member: member.clone(), session, candidate });
                 }
                 Step::Close => self.out.push(Command::Close { member: member.clone() }),
-                Step::Connected | Step::Left => self.faults.heal(&peer_part, now),
+                Step::Connected | Step::Left => {
+                    self.faults.heal(&peer_part, now);
+                    self.forget_stall(member, now);
+                }
                 Step::Lost(reason) => {
+                    self.forget_stall(member, now);
                     let interrupted = json!({ "code": Code::PeerLost, "reason": reason, "openid": member });
                     self.event("interrupted", interrupted, now);
                     self.raise(peer_fault(member, Code::PeerLost, reason), None, now);
@@ -502,6 +506,15 @@ impl Room {
         self.faults.once(refused, None, room.as_deref(), now);
     }
 
+    /// Pictures that stopped for a reason that is over, or that has a fault of its own, are waited for anew.
+    fn forget_stall(&mut self, member: &MemberId, now: Now) {
+        if self.flows.get(member) == Some(&Flow::Stalled) {
+            self.flows.remove(member);
+        }
+        let part = Part::Tile(member.clone());
+        self.faults.heal_if(|fault| fault.part == part && fault.code == Code::TileStalled, now);
+    }
+
     fn is_over(&self, now: Now) -> bool {
         let until = self.document.as_ref().and_then(|document| document.until);
         matches!((until, now.wall), (Some(until), Some(wall)) if wall >= until)
@@ -516,6 +529,11 @@ impl Room {
         self.faults.handle_timeout(now);
         for saying in self.faults.sayings() {
             self.say(saying);
+        }
+        if std::mem::take(&mut self.disconnect) {
+            // Before anything else is published under the other machine's id.
+            self.out.push(Command::Disconnect { retry_in: TAKEN_OVER_PAUSE });
+            self.broker_down();
         }
         let tiles = self.tiles();
         let picture = self.picture(&tiles);
@@ -534,10 +552,6 @@ impl Room {
             report::add_unfollowed(&mut reported, self.document.as_ref());
         }
         self.publish_reported(reported, now);
-        if std::mem::take(&mut self.disconnect) {
-            self.out.push(Command::Disconnect { retry_in: TAKEN_OVER_PAUSE });
-            self.broker_down();
-        }
         std::mem::take(&mut self.out)
     }
 
@@ -597,6 +611,8 @@ impl Room {
             let switched = self.said.camera.is_some() && wanted.is_some();
             self.said.switching_to = wanted.filter(|_| switched);
             self.said.camera = wanted;
+            let own = self.settings.id.clone();
+            self.forget_stall(&own, now);
             self.out.push(Command::Camera(wanted));
         }
         let own = self.joined_document().and_then(|document| document.member(&self.settings.id));
@@ -742,4 +758,4 @@ fn peer_fault(member: &MemberId, code: Code, reason: String) -> Fault {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::room) mod tests;
