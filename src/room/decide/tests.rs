@@ -437,6 +437,19 @@ fn goodbye_is_said_to_everyone() {
 
 proptest! {
     #[test]
+    fn whichever_signals_are_lost_two_kiosks_connect_in_the_end(lost: [bool; 12], wait in 0..4000u64) {
+        let mut pair = Pair::new();
+        pair.lost = lost.to_vec();
+
+        pair.start("ward");
+        pair.run(wait);
+        pair.start("lobby");
+        pair.run(600_000);
+
+        prop_assert!(pair.both_live());
+    }
+
+    #[test]
     fn whatever_happens_no_timeout_stays_due_and_the_glass_is_in_order(
         steps in proptest::collection::vec((0..12usize, 0..4000u64), 1..60),
     ) {
@@ -489,12 +502,23 @@ struct Pair {
     /// Sessions that were answered and are to be connected.
     connecting: Vec<(u64, SessionId)>,
     answered: usize,
+    /// Which of the first signals never arrive.
+    lost: Vec<bool>,
+    sent: usize,
 }
 
 impl Pair {
     fn new() -> Self {
         let rooms = ["lobby", "ward"].map(|name| (name.to_owned(), kiosk(name))).into();
-        Self { rooms, up: BTreeSet::new(), ms: 0, connecting: Vec::new(), answered: 0 }
+        Self {
+            rooms,
+            up: BTreeSet::new(),
+            ms: 0,
+            connecting: Vec::new(),
+            answered: 0,
+            lost: Vec::new(),
+            sent: 0,
+        }
     }
 
     fn start(&mut self, name: &str) {
@@ -505,14 +529,22 @@ impl Pair {
     }
 
     fn run(&mut self, ms: u64) {
-        for _ in 0..ms / 10 {
-            self.ms += 10;
+        let end = self.ms + ms;
+        while self.ms < end {
+            let timeouts = self.up.iter().filter_map(|name| self.rooms[name].next_timeout());
+            let timeouts = timeouts.map(|at| at.as_nanos().div_ceil(1_000_000) as u64);
+            let next = timeouts.chain(self.connecting.iter().map(|(at, _)| *at)).min().unwrap_or(end);
+            self.ms = next.clamp(self.ms + 1, end);
             let due: Vec<_> = self.connecting.extract_if(.., |(at, _)| *at <= self.ms).collect();
             for (_, session) in due {
+                let both = self.holds("lobby", &session) && self.holds("ward", &session);
                 for (name, other) in [("lobby", "ward"), ("ward", "lobby")] {
-                    let session = session.clone();
-                    self.tell(name, Event::Peer { member: id(other), session, event: PeerEvent::Connected });
-                    self.tell(name, Event::TileLive { member: id(other) });
+                    let (session, member) = (session.clone(), id(other));
+                    let event = if both { PeerEvent::Connected } else { PeerEvent::Failed("alone".into()) };
+                    self.tell(name, Event::Peer { member, session, event });
+                    if both {
+                        self.tell(name, Event::TileLive { member: id(other) });
+                    }
                 }
             }
             for name in self.up.clone() {
@@ -532,7 +564,10 @@ impl Pair {
             match command {
                 Command::Publish(publication) => {
                     let to = publication.topic.split('/').next().unwrap_or_default().to_owned();
-                    if to != name && self.up.contains(&to) {
+                    let signal = to != name;
+                    let lost = signal && self.lost.get(self.sent).copied().unwrap_or(false);
+                    self.sent += usize::from(signal);
+                    if signal && !lost && self.up.contains(&to) {
                         let text = String::from_utf8(publication.payload.to_vec()).expect("JSON");
                         let event = read(&to, &publication.topic, &text).expect("a signal");
                         self.tell(&to, event);
@@ -552,6 +587,10 @@ impl Pair {
                 _ => {}
             }
         }
+    }
+
+    fn holds(&self, name: &str, session: &SessionId) -> bool {
+        self.rooms[name].peers.values().any(|peer| peer.session() == Some(session))
     }
 
     fn both_live(&self) -> bool {

@@ -136,11 +136,13 @@ fn at(ms: u64) -> Now {
 }
 
 fn edges(sayings: &[Saying]) -> Vec<&Value> {
-    let edge = |saying| match saying {
-        &Saying::Edge(ref record) => Some(record),
-        Saying::Level { .. } => None,
-    };
-    sayings.iter().filter_map(edge).collect()
+    let mut edges = Vec::new();
+    for saying in sayings {
+        if let Saying::Edge(record) = saying {
+            edges.push(record);
+        }
+    }
+    edges
 }
 
 fn levels(sayings: &[Saying]) -> Vec<(String, bool)> {
