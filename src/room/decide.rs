@@ -81,6 +81,7 @@ pub struct Room {
     document_heard: bool,
     /// Whether the broker has given back a state that this process wrote: a foreign one after it is another machine's.
     own_state_heard: bool,
+    foreign_boot: Option<String>,
     disconnect: bool,
 
     pub(super) screen: Size,
@@ -133,6 +134,7 @@ impl Room {
             was_online: false,
             document_heard: false,
             own_state_heard: false,
+            foreign_boot: None,
             disconnect: false,
             screen: settings.screen,
             screen_info: None,
@@ -246,10 +248,14 @@ impl Room {
         for member in members {
             self.start_peer(&member, now);
         }
+        if let Some(boot) = self.foreign_boot.take() {
+            self.own_state(&boot, now);
+        }
     }
 
     fn broker_down(&mut self) {
         self.online = false;
+        self.foreign_boot = None;
         self.document_heard = false;
         self.absent_at = None;
         self.heartbeat_at = None;
@@ -375,13 +381,21 @@ impl Room {
     fn own_state(&mut self, boot: &str, now: Now) {
         if boot == self.settings.boot {
             self.own_state_heard = true;
-        } else if self.own_state_heard && self.online {
-            let cause = Cause { op: "state".into(), errno: None, target: Some(boot.to_owned()) };
-            let mut found = Fault { cause: Some(cause), ..fault(Part::Broker, Code::BrokerTakenOver) };
-            found.retry_in = Some(TAKEN_OVER_PAUSE);
-            self.raise(found, None, now);
-            self.disconnect = true;
+            return;
         }
+        if !self.own_state_heard {
+            return;
+        }
+        if !self.online {
+            // Retained, and heard before the last subscription was accepted: `broker_up` comes here again.
+            self.foreign_boot = Some(boot.to_owned());
+            return;
+        }
+        let cause = Cause { op: "state".into(), errno: None, target: Some(boot.to_owned()) };
+        let retry_in = Some(TAKEN_OVER_PAUSE);
+        let found = Fault { cause: Some(cause), retry_in, ..fault(Part::Broker, Code::BrokerTakenOver) };
+        self.raise(found, None, now);
+        self.disconnect = true;
     }
 
     fn own_fault(&mut self, part: String) {
@@ -398,7 +412,12 @@ impl Room {
         }
         let part = Part::Tile(member.clone());
         match flow {
-            Flow::Live => self.faults.heal(&part, now),
+            Flow::Live => {
+                self.faults.heal(&part, now);
+                if let Some(position) = self.said.camera.filter(|_| member == self.settings.id) {
+                    self.faults.heal(&Part::Camera(position), now);
+                }
+            }
             Flow::Stalled if self.peers.get(&member).is_some_and(|peer| peer.link() == Link::Connected) => {
                 self.raise(fault(part, Code::TileStalled), None, now);
             }
@@ -409,9 +428,12 @@ impl Room {
     }
 
     fn camera_opened(&mut self, position: Position, info: CameraInfo, now: Now) {
-        self.faults.heal(&Part::Camera(position), now);
-        self.cameras.insert(position, info);
-        self.publish_info();
+        // An open camera may still send nothing: a stall is over with the first picture.
+        let part = Part::Camera(position);
+        self.faults.heal_if(|fault| fault.part == part && fault.code != Code::CameraStalled, now);
+        if self.cameras.insert(position, info.clone()) != Some(info) {
+            self.publish_info();
+        }
         if self.said.switching_to == Some(position) && self.said.camera == Some(position) {
             self.said.switching_to = None;
             self.event("camera-switched", json!({ "device-position": position }), now);

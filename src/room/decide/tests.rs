@@ -246,6 +246,35 @@ fn another_machine_with_this_id_is_left_alone_for_ten_minutes() {
 }
 
 #[test]
+fn another_machine_is_also_seen_by_what_the_broker_kept_while_this_one_was_away() {
+    let mut room = online("lobby");
+    room.handle(Event::OwnState { boot: room.settings.boot.clone() }, at_ms(1));
+    room.handle(Event::BrokerDown, at_ms(2));
+    room.handle(Event::OwnState { boot: "other".into() }, at_ms(3));
+
+    let up = room.handle(Event::BrokerUp, at_ms(4));
+
+    assert!(codes(&up).contains(&"BROKER_TAKEN_OVER".to_owned()));
+    assert!(up.iter().any(|command| matches!(command, Command::Disconnect { .. })));
+}
+
+#[test]
+fn a_camera_that_opens_but_sends_nothing_is_still_stalled() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+    room.handle(Event::Raised(fault(Part::Camera(Position::Front), Code::CameraStalled)), at_ms(1000));
+
+    let opened = room.handle(camera_opened(Position::Front), at_ms(2000));
+    let later = room.handle_timeout(at_ms(6000));
+    let live = room.handle(Event::TileLive { member: id("lobby") }, at_ms(7000));
+    let healed = room.handle_timeout(at_ms(9000));
+
+    assert!(scene(&opened).is_none() && raw(&later, "lobby/fault/camera-front").is_empty());
+    assert_eq!(tile(&live, "lobby").state, TileState::Live);
+    assert_eq!(raw(&healed, "lobby/fault/camera-front"), [""]);
+}
+
+#[test]
 fn faults_of_an_earlier_life_are_cleared_but_not_those_that_last() {
     let mut room = kiosk("lobby");
     room.handle(Event::Raised(fault(Part::Screen, Code::ScreenOpen)), at_ms(0));
