@@ -85,7 +85,7 @@ pub fn open_among(choice: &Choice, formats: &[[u8; 4]]) -> Result<V4l2Camera, Er
         rate_hz,
         "camera streams"
     );
-    Ok(V4l2Camera { mode, granted, stream })
+    Ok(V4l2Camera { mode, granted, stream, patience: V4l2Camera::START })
 }
 
 /// An open V4L2 camera. Dropping it closes its file.
@@ -93,11 +93,20 @@ pub struct V4l2Camera {
     mode: CameraMode,
     granted: Granted,
     stream: Stream,
+    /// How long to wait for the next picture.
+    patience: Duration,
 }
 
 impl V4l2Camera {
-    /// A camera that delivers nothing for so long stalls; the slowest usual rate, 5 Hz, fits in five times.
-    const PATIENCE: Duration = Duration::from_secs(1);
+    /// How long a camera may take to its first picture: some USB cameras need two seconds after STREAMON.
+    const START: Duration = Duration::from_secs(3);
+    /// How long it may be silent later, unless it is slower than three pictures in this time.
+    const SILENCE: Duration = Duration::from_secs(1);
+
+    /// How long to wait once it has delivered.
+    fn steady(&self) -> Duration {
+        Self::SILENCE.max(Duration::from_secs_f64(3.0 / self.mode.rate_hz.max(0.1)))
+    }
 
     fn error(&self, (call, source): super::v4l2::Failure) -> Error {
         match error(call, &self.mode.name, &source) {
@@ -114,11 +123,12 @@ impl Camera for V4l2Camera {
     }
 
     fn capture(&mut self, frame: &mut Frame) -> Result<(), Error> {
-        let (index, used) = match self.stream.wait(Self::PATIENCE).map_err(|failure| self.error(failure))? {
+        let (index, used) = match self.stream.wait(self.patience).map_err(|failure| self.error(failure))? {
             Arrival::Picture { index, used } => (index, used),
             Arrival::Damaged => return Err(finding(Kind::BadFrame, "VIDIOC_DQBUF", &self.mode.name)),
             Arrival::Timeout => return Err(finding(Kind::Stalled, "VIDIOC_DQBUF", &self.mode.name)),
         };
+        self.patience = self.steady();
         let Granted { fourcc, size, stride, colour } = self.granted;
         let converted = convert(fourcc, size, stride, self.stream.picture(index, used), frame);
         self.stream.give_back(index).map_err(|failure| self.error(failure))?;
