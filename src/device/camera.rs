@@ -157,9 +157,7 @@ fn best<'a>(offers: &'a [Offer], formats: &[[u8; 4]], choice: &Choice) -> Option
 /// The capture node that `device` names, open.
 fn find(device: &str) -> Result<(Found, Node), Error> {
     let links = ["/dev", "/dev/v4l/by-id", "/dev/v4l/by-path"].map(|folder| Path::new(folder).join(device));
-    let named = links.into_iter().find(|path| !device.is_empty() && path.exists());
-    // A name with a slash is a path even if nothing is there (yet).
-    if let Some(path) = named.or_else(|| device.contains('/').then(|| PathBuf::from(device))) {
+    if let Some(path) = links.into_iter().find(|path| !device.is_empty() && path.exists()) {
         let path = fs::canonicalize(&path).map_err(|source| error("open", device, &source))?;
         return look(&path)?.ok_or_else(|| finding(Kind::NotFound, "VIDIOC_QUERYCAP", device));
     }
