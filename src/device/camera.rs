@@ -5,7 +5,7 @@ use super::v4l2::{Arrival, Granted, Node, Offer, Stream, distance};
 use super::{Camera, CameraMode, Error, Kind};
 use crate::geometry::Size;
 use crate::media::convert::convert;
-use crate::media::frame::{Colour, Frame, Matrix};
+use crate::media::frame::Frame;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -133,9 +133,10 @@ impl Camera for V4l2Camera {
         let converted = convert(fourcc, size, stride, self.stream.picture(index, used), frame);
         self.stream.give_back(index).map_err(|failure| self.error(failure))?;
         converted.map_err(|_| finding(Kind::BadFrame, "convert", &self.mode.name))?;
-        // JFIF, whatever the driver says of the coded picture.
-        let jfif = Colour { matrix: Matrix::Bt601, full_range: true };
-        frame.colour = if &fourcc == b"MJPG" { jfif } else { colour };
+        // Coded pictures are JFIF, whatever the driver says.
+        if &fourcc != b"MJPG" {
+            frame.colour = colour;
+        }
         Ok(())
     }
 }
