@@ -12,7 +12,8 @@ use parlor::sim::broker;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// The cameras by position, each with its pattern.
 const FRONT: (&str, &str, u32) = ("front", "/dev/video0", COLOUR_SQUARES);
@@ -142,7 +143,12 @@ impl Kiosk {
     async fn message(&mut self, topic: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         within(topic, async {
             loop {
-                let message = text(&self.controller.next().await);
+                let Ok(message) = timeout(Duration::from_secs(1), self.controller.next()).await else {
+                    let ended = self.daemon.0.try_wait().expect("it is our child");
+                    assert_eq!(ended, None, "the daemon ended; see daemon.log in {}", bed::out().display());
+                    continue;
+                };
+                let message = text(&message);
                 let (under, payload) = message.split_once(' ').expect("topic and payload");
                 let payload = serde_json::from_str(payload).unwrap_or(Value::Null);
                 if under == topic && wanted(&payload) {
