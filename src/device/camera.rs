@@ -5,7 +5,7 @@ use super::v4l2::{Arrival, Granted, Node, Offer, Stream, distance};
 use super::{Camera, CameraMode, Error, Kind};
 use crate::geometry::Size;
 use crate::media::convert::convert;
-use crate::media::frame::{Colour, Frame, Matrix};
+use crate::media::frame::Frame;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub fn open_among(choice: &Choice, formats: &[[u8; 4]]) -> Result<V4l2Camera, Er
         rate_hz,
         "camera streams"
     );
-    Ok(V4l2Camera { mode, granted, stream })
+    Ok(V4l2Camera { mode, granted, stream, patience: V4l2Camera::START })
 }
 
 /// An open V4L2 camera. Dropping it closes its file.
@@ -93,11 +93,20 @@ pub struct V4l2Camera {
     mode: CameraMode,
     granted: Granted,
     stream: Stream,
+    /// How long to wait for the next picture.
+    patience: Duration,
 }
 
 impl V4l2Camera {
-    /// A camera that delivers nothing for so long stalls; the slowest usual rate, 5 Hz, fits in five times.
-    const PATIENCE: Duration = Duration::from_secs(1);
+    /// How long a camera may take to its first picture: some USB cameras need two seconds after STREAMON.
+    const START: Duration = Duration::from_secs(3);
+    /// How long it may be silent later, unless it is slower than three pictures in this time.
+    const SILENCE: Duration = Duration::from_secs(1);
+
+    /// How long to wait once it has delivered.
+    fn steady(&self) -> Duration {
+        Self::SILENCE.max(Duration::from_secs_f64(3.0 / self.mode.rate_hz.max(0.1)))
+    }
 
     fn error(&self, (call, source): super::v4l2::Failure) -> Error {
         match error(call, &self.mode.name, &source) {
@@ -114,18 +123,20 @@ impl Camera for V4l2Camera {
     }
 
     fn capture(&mut self, frame: &mut Frame) -> Result<(), Error> {
-        let (index, used) = match self.stream.wait(Self::PATIENCE).map_err(|failure| self.error(failure))? {
+        let (index, used) = match self.stream.wait(self.patience).map_err(|failure| self.error(failure))? {
             Arrival::Picture { index, used } => (index, used),
             Arrival::Damaged => return Err(finding(Kind::BadFrame, "VIDIOC_DQBUF", &self.mode.name)),
             Arrival::Timeout => return Err(finding(Kind::Stalled, "VIDIOC_DQBUF", &self.mode.name)),
         };
+        self.patience = self.steady();
         let Granted { fourcc, size, stride, colour } = self.granted;
         let converted = convert(fourcc, size, stride, self.stream.picture(index, used), frame);
         self.stream.give_back(index).map_err(|failure| self.error(failure))?;
         converted.map_err(|_| finding(Kind::BadFrame, "convert", &self.mode.name))?;
-        // JFIF, whatever the driver says of the coded picture.
-        let jfif = Colour { matrix: Matrix::Bt601, full_range: true };
-        frame.colour = if &fourcc == b"MJPG" { jfif } else { colour };
+        // Coded pictures are JFIF, whatever the driver says.
+        if &fourcc != b"MJPG" {
+            frame.colour = colour;
+        }
         Ok(())
     }
 }
@@ -147,9 +158,7 @@ fn best<'a>(offers: &'a [Offer], formats: &[[u8; 4]], choice: &Choice) -> Option
 /// The capture node that `device` names, open.
 fn find(device: &str) -> Result<(Found, Node), Error> {
     let links = ["/dev", "/dev/v4l/by-id", "/dev/v4l/by-path"].map(|folder| Path::new(folder).join(device));
-    let named = links.into_iter().find(|path| !device.is_empty() && path.exists());
-    // A name with a slash is a path even if nothing is there (yet).
-    if let Some(path) = named.or_else(|| device.contains('/').then(|| PathBuf::from(device))) {
+    if let Some(path) = links.into_iter().find(|path| !device.is_empty() && path.exists()) {
         let path = fs::canonicalize(&path).map_err(|source| error("open", device, &source))?;
         return look(&path)?.ok_or_else(|| finding(Kind::NotFound, "VIDIOC_QUERYCAP", device));
     }

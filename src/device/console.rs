@@ -29,10 +29,11 @@ impl Console {
     /// # Errors
     /// As of opening the file, and of KDSETMODE: EPERM without CAP_SYS_TTY_CONFIG, ENOTTY if it is no console.
     pub fn open(path: &str) -> io::Result<Self> {
-        let mut tty = open(path)?;
+        let tty = open(path)?;
         set(&tty, TerminalMode::Graphics)?;
-        let console = Self(Some(tty.try_clone()?));
-        tty.write_all(HIDE_CURSOR)?;
+        let hidden = (&tty).write_all(HIDE_CURSOR);
+        let console = Self(Some(tty));
+        hidden?;
         debug!(path, "console in graphics mode");
         Ok(console)
     }

@@ -117,7 +117,7 @@ impl Screen for Framebuffer {
         self.refresh(page, canvas);
         if page != self.shown {
             let top = page as u32 * self.mode.size.height;
-            pan(&self.file, top).map_err(|source| error("FBIOPAN_DISPLAY", &self.path, &source))?;
+            pan(&self.file, top).map_err(|source| self.lost("FBIOPAN_DISPLAY", &source))?;
             self.shown = page;
         }
         Ok(())
@@ -137,11 +137,16 @@ impl Framebuffer {
         }
     }
 
+    /// What worked when the screen was opened and fails now: it is not the screen it was.
+    fn lost(&self, operation: &'static str, source: &io::Error) -> Error {
+        Error { kind: Kind::Gone, ..error(operation, &self.path, source) }
+    }
+
     /// Compares the mode with the one the screen was opened with.
     fn look(&self) -> Result<(), Error> {
-        let failed = |operation| move |source: io::Error| error(operation, &self.path, &source);
-        let variable = get_variable(&self.file).map_err(failed("FBIOGET_VSCREENINFO"))?;
-        let fixed = get_fixed(&self.file).map_err(failed("FBIOGET_FSCREENINFO"))?;
+        let variable =
+            get_variable(&self.file).map_err(|source| self.lost("FBIOGET_VSCREENINFO", &source))?;
+        let fixed = get_fixed(&self.file).map_err(|source| self.lost("FBIOGET_FSCREENINFO", &source))?;
         if (variable.mode(), fixed.line_length) != self.found {
             return Err(finding(Kind::Gone, "FBIOGET_VSCREENINFO", &self.path));
         }

@@ -30,6 +30,7 @@ pub fn control(node: &str, controls: &str) {
 
 /// Patterns of vivid (`v4l2-ctl --list-ctrls-menus`).
 pub const COLOUR_BARS: u32 = 0;
+pub const HORIZONTAL_BARS: u32 = 3;
 pub const COLOUR_SQUARES: u32 = 4;
 pub const RED: u32 = 7;
 pub const BLUE: u32 = 9;

@@ -7,3 +7,5 @@ mod bed;
 mod camera;
 mod daemon;
 mod screen;
+#[path = "../support/mod.rs"]
+mod support;

@@ -174,7 +174,7 @@ fn write_text() {
 }
 
 /// The console's text and nothing of a canvas: black but for the first line.
-fn text_is_shown() {
+pub fn text_is_shown() {
     write_text();
     await_glass(|glass| {
         let row_is_black = |y| (0..glass.size.width).all(|x| glass.at(x, y) == Rgb::BLACK);
