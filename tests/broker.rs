@@ -1,6 +1,8 @@
 //! The link against a real mosquitto with the access control that is shipped (`board/mosquitto`), against the
 //! embedded broker, and against one made of bytes for what these two do not do.
 
+#![allow(clippy::unwrap_used)] // a test that fails may panic
+
 mod support;
 
 use bytes::Bytes;
@@ -91,6 +93,20 @@ async fn a_controller_reads_everything_and_writes_documents_and_commands_only() 
         let order = topic.ends_with("/desired") || topic.contains("/cmd/");
         assert_eq!(answer != PubAckReason::NotAuthorized, order, "write {topic}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_take_a_session_over_by_its_client_id() {
+    let broker = Mosquitto::start();
+    let mut controller = Client::connect(broker.port, "controller").await;
+    let mut link = Link::start(settings(broker.port, "lobby"));
+    link.expect_up().await;
+
+    let _stranger = Client::connect_as(broker.port, "ward-3", "lobby").await;
+
+    controller.publish("lobby/desired", false, "still there").await;
+    assert_eq!(link.expect_message().await.payload, "still there");
+    link.close().await;
 }
 
 #[tokio::test]
