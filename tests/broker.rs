@@ -320,6 +320,18 @@ async fn without_a_broker_the_link_says_so_once_and_ends_when_asked() {
     link.close().await;
 }
 
+#[tokio::test]
+async fn a_broker_that_never_answers_the_subscription_is_unreachable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut link = Link::start(settings(listener.local_addr().unwrap().port(), "lobby"));
+    let (mut stream, _) = within("CONNECT", listener.accept()).await.unwrap();
+    read_packet(&mut stream).await;
+
+    stream.write_all(&[0x20, 0x03, 0x00, 0x00, 0x00]).await.unwrap();
+
+    assert_eq!(link.expect_down().await, Code::BrokerUnreachable);
+}
+
 /// A broker that accepts everyone, answers the first SUBSCRIBE with these reason codes and, if so told, says
 /// something more; then it stays silent. Answers its port.
 async fn broker_of_bytes(codes: &'static [u8], then: Option<Bytes>) -> u16 {

@@ -12,21 +12,32 @@ use support::{Client, Mosquitto, PREFIX, TempDir, within};
 #[tokio::test]
 async fn a_room_is_made_changed_and_closed() {
     let broker = Mosquitto::start();
-    let kiosks = ["lobby", "ward-3", "dr-wang"];
-    for kiosk in kiosks {
-        Kiosk::start(broker.port, kiosk).await;
+
+    a_room_from_its_first_word_to_its_last(broker.port).await;
+}
+
+#[tokio::test]
+async fn a_room_is_made_changed_and_closed_on_the_embedded_broker() {
+    let broker = parlor::sim::broker::start(0).unwrap();
+
+    a_room_from_its_first_word_to_its_last(broker.port).await;
+}
+
+async fn a_room_from_its_first_word_to_its_last(port: u16) {
+    for kiosk in ["lobby", "ward-3", "dr-wang"] {
+        Kiosk::start(port, kiosk).await;
     }
 
-    let made = ctl(broker.port, "room consult lobby ward-3=Ward").await.unwrap();
+    let made = ctl(port, "room consult lobby ward-3=Ward").await.unwrap();
     assert_eq!(made, "lobby: done\nward-3: done\n");
-    let added = ctl(broker.port, "add consult dr-wang").await.unwrap();
+    let added = ctl(port, "add consult dr-wang").await.unwrap();
     assert_eq!(added, "dr-wang: done\nlobby: done\nward-3: done\n");
-    ctl(broker.port, "camera lobby back").await.unwrap();
-    ctl(broker.port, "fit lobby cover").await.unwrap();
-    ctl(broker.port, "fit lobby contain ward-3").await.unwrap();
-    ctl(broker.port, "mute lobby microphone").await.unwrap();
+    ctl(port, "camera lobby back").await.unwrap();
+    ctl(port, "fit lobby cover").await.unwrap();
+    ctl(port, "fit lobby contain ward-3").await.unwrap();
+    ctl(port, "mute lobby microphone").await.unwrap();
 
-    let [lobby, dr_wang] = [desired(broker.port, "lobby").await, desired(broker.port, "dr-wang").await];
+    let [lobby, dr_wang] = [desired(port, "lobby").await, desired(port, "dr-wang").await];
     let first = lobby["rev"].as_u64().unwrap() - 5;
     assert_eq!(
         lobby,
@@ -36,10 +47,10 @@ async fn a_room_is_made_changed_and_closed() {
     );
     assert_eq!(dr_wang["members"], json!(["lobby", { "openid": "ward-3", "name": "Ward" }, "dr-wang"]));
 
-    let removed = ctl(broker.port, "remove consult ward-3").await.unwrap();
+    let removed = ctl(port, "remove consult ward-3").await.unwrap();
     assert_eq!(removed, "dr-wang: done\nlobby: done\nward-3: has left\n");
-    assert_eq!(ctl(broker.port, "leave lobby").await.unwrap(), "lobby: has left\n");
-    let table = ctl(broker.port, "show").await.unwrap();
+    assert_eq!(ctl(port, "leave lobby").await.unwrap(), "lobby: has left\n");
+    let table = ctl(port, "show").await.unwrap();
     assert!(table.contains("dr-wang  online  consult"), "{table}");
     assert!(table.contains("lobby    online  -"), "{table}");
 }
