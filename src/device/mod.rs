@@ -1,7 +1,10 @@
 //! TOUCHES: what a camera and a screen are, whether real (`device/`) or pretended (`sim/`).
 
 pub mod camera;
+pub mod console;
+mod ioctl;
 pub mod screen;
+mod v4l2;
 
 use crate::geometry::{Rect, Size};
 use crate::media::canvas::{Canvas, PixelLayout};

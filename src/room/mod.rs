@@ -6,10 +6,19 @@
 //!  pipeline, supervise ─ pictures, faults ───────┘                       └─► next_timeout()
 //! ```
 
+mod clock;
+mod decide;
+pub mod document;
 pub mod fault;
+mod held;
 pub mod layout;
 pub mod message;
+mod picture;
+mod report;
 pub mod session;
+
+pub use decide::Room;
+pub use report::will;
 
 use crate::geometry::{Fit, Rect, Size};
 use bytes::Bytes;
@@ -261,31 +270,8 @@ pub enum Command {
     },
     /// Leave the process with success: systemd starts it anew.
     Restart,
-}
-
-/// The room. No device, socket, thread, clock or random number in it.
-#[derive(Debug)]
-pub struct Room {
-    settings: Settings,
-}
-
-impl Room {
-    pub fn new(settings: Settings) -> Self {
-        Self { settings }
-    }
-
-    /// Takes one event and says what is to be done, in order.
-    pub fn handle(&mut self, _event: Event, _now: Now) -> Vec<Command> {
-        let _ = &self.settings;
-        Vec::new()
-    }
-
-    /// When [`Room::handle_timeout`] must be called at the latest, on the clock of [`Now::mono`].
-    pub fn next_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    pub fn handle_timeout(&mut self, _now: Now) -> Vec<Command> {
-        Vec::new()
-    }
+    /// Another machine has this id: leave the broker and try again after this time.
+    Disconnect {
+        retry_in: Duration,
+    },
 }

@@ -1,1 +1,338 @@
 //! Signalling with one member: hello, offer, answer, sessions and their order.
+//!
+//! ```text
+//!            start, hello heard                        Connected
+//!   Apart ───────────────────────► Opening ──────────────────────────► Connected
+//!     ▲      offer heard          │   ▲  ▲                                │
+//!     │ bye heard                 │   └──┴── not connected in time,       │ Failed,
+//!     └───────────────────────────┘          hello heard: new session ◄───┘ hello of another session heard
+//! ```
+//! Of two members the one with the smaller id makes every offer, so two offers never cross.
+
+use super::message::{MemberId, SessionId, Signal, SignalBody};
+use super::{PeerEvent, Role};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long an offer may take to become a connection before the member counts as unreachable.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// Between two attempts, growing twofold.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Sessions of the other side whose order is remembered; the oldest is forgotten.
+const SESSIONS_SEEN: usize = 8;
+/// Own candidates kept to be said again with the offer; further ones are said once.
+const CANDIDATES_KEPT: usize = 32;
+
+/// Makes session ids and sequence numbers without chance: the process's `boot` and two counters.
+#[derive(Debug)]
+pub struct Numbers {
+    boot: String,
+    sessions: u64,
+    seq: u64,
+}
+
+impl Numbers {
+    pub fn new(boot: &str) -> Self {
+        Self { boot: boot.to_owned(), sessions: 0, seq: 0 }
+    }
+
+    fn session(&mut self) -> SessionId {
+        self.sessions += 1;
+        SessionId::numbered(&self.boot, self.sessions)
+    }
+
+    fn seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+}
+
+/// What is to be done for a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Send {
+        session: SessionId,
+        seq: u64,
+        body: SignalBody,
+    },
+    Open {
+        session: SessionId,
+        role: Role,
+    },
+    RemoteAnswer {
+        session: SessionId,
+        sdp: String,
+    },
+    RemoteCandidate {
+        session: SessionId,
+        candidate: String,
+    },
+    Close,
+    Connected,
+    /// Was connected; now it is not, and why.
+    Lost(String),
+    /// Could not be connected so far, and why.
+    Unreachable(String),
+    /// The member has left by itself.
+    Left,
+    /// A signal that the rules do not allow.
+    Refused(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Nothing is open: not yet, or the member said bye.
+    Apart,
+    Opening,
+    Connected,
+}
+
+/// The signalling with one member.
+#[derive(Debug)]
+pub struct Peer {
+    /// Whether this kiosk makes the offers.
+    offers: bool,
+    link: Link,
+    left: bool,
+    session: Option<SessionId>,
+    opened_at: Duration,
+    /// Attempts since the last connection.
+    attempts: u32,
+    /// When the next step is due without anything being heard.
+    deadline: Option<Duration>,
+    answered: bool,
+    /// The offer in flight and its candidates with their `seq`, to be said again to who has not heard them.
+    said: Vec<(u64, SignalBody)>,
+    /// The highest `seq` heard in each of the other side's sessions.
+    heard: VecDeque<(SessionId, u64)>,
+}
+
+impl Peer {
+    pub fn new(own: &MemberId, other: &MemberId) -> Self {
+        Self {
+            offers: own < other,
+            link: Link::Apart,
+            left: false,
+            session: None,
+            opened_at: Duration::ZERO,
+            attempts: 0,
+            deadline: None,
+            answered: false,
+            said: Vec::new(),
+            heard: VecDeque::new(),
+        }
+    }
+
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    /// Whether the member said bye and has not come back.
+    pub fn has_left(&self) -> bool {
+        self.left
+    }
+
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Says hello, and offers if that is this side's part. To be called when the member is newly listed and when the
+    /// broker is back; a running connection goes on.
+    pub fn start(&mut self, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
+        if self.link == Link::Connected {
+            let session = self.session.clone().unwrap_or_else(|| numbers.session());
+            return vec![Step::Send { session, seq: numbers.seq(), body: SignalBody::Hello }];
+        }
+        let mut steps = vec![hello(numbers)];
+        if self.offers {
+            steps.extend(self.offer(numbers, now));
+        } else {
+            self.deadline = Some(now + CONNECT_TIME);
+        }
+        steps
+    }
+
+    /// Says bye and closes.
+    pub fn stop(&mut self, numbers: &mut Numbers) -> Vec<Step> {
+        let session = self.session.take().unwrap_or_else(|| numbers.session());
+        self.rest();
+        vec![Step::Send { session, seq: numbers.seq(), body: SignalBody::Bye }, Step::Close]
+    }
+
+    /// Takes one signal of the member.
+    pub fn hear(&mut self, signal: &Signal, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
+        let known_session = self.heard.iter().any(|(session, _)| *session == signal.session);
+        let current = self.session.as_ref() == Some(&signal.session);
+        if !self.is_new(&signal.session, signal.seq) {
+            return Vec::new();
+        }
+        match &signal.body {
+            SignalBody::Hello => self.hear_hello(current, numbers, now),
+            SignalBody::Offer(_) if self.offers => {
+                vec![Step::Refused("an offer from the member whose part is to answer")]
+            }
+            SignalBody::Offer(_) if known_session && !current => Vec::new(),
+            SignalBody::Offer(sdp) => {
+                self.open(signal.session.clone(), now);
+                self.deadline = Some(now + CONNECT_TIME);
+                vec![Step::Open { session: signal.session.clone(), role: Role::Answer(sdp.clone()) }]
+            }
+            SignalBody::Answer(sdp) if current && self.offers && !self.answered => {
+                self.answered = true;
+                self.said.clear();
+                vec![Step::RemoteAnswer { session: signal.session.clone(), sdp: sdp.clone() }]
+            }
+            SignalBody::Candidate(candidate) if current => {
+                vec![Step::RemoteCandidate { session: signal.session.clone(), candidate: candidate.clone() }]
+            }
+            SignalBody::Bye if current || !known_session => {
+                self.session = None;
+                self.rest();
+                self.left = true;
+                vec![Step::Close, Step::Left]
+            }
+            // Of a session that is no more.
+            SignalBody::Answer(_) | SignalBody::Candidate(_) | SignalBody::Bye => Vec::new(),
+        }
+    }
+
+    /// Takes what the connection of `session` says.
+    pub fn report(
+        &mut self,
+        session: &SessionId,
+        event: PeerEvent,
+        numbers: &mut Numbers,
+        now: Duration,
+    ) -> Vec<Step> {
+        if self.session.as_ref() != Some(session) {
+            return Vec::new();
+        }
+        match event {
+            PeerEvent::Offer(sdp) => self.say(SignalBody::Offer(sdp), numbers),
+            PeerEvent::Answer(sdp) => self.say(SignalBody::Answer(sdp), numbers),
+            PeerEvent::Candidate(candidate) => self.say(SignalBody::Candidate(candidate), numbers),
+            PeerEvent::Connected => {
+                self.link = Link::Connected;
+                self.attempts = 0;
+                self.deadline = None;
+                self.said.clear();
+                vec![Step::Connected]
+            }
+            PeerEvent::Failed(reason) => {
+                let was_connected = self.link == Link::Connected;
+                self.rest();
+                self.session = None;
+                if self.offers {
+                    self.deadline = Some(now + self.back_off());
+                }
+                let why = if was_connected { Step::Lost(reason) } else { Step::Unreachable(reason) };
+                vec![Step::Close, why, hello(numbers)]
+            }
+        }
+    }
+
+    /// To be called when [`Peer::deadline`] has come. Nothing is offered that nobody can hear (`online` is false);
+    /// then [`Peer::start`] goes on.
+    pub fn tick(&mut self, online: bool, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
+        self.deadline = None;
+        let silent = Step::Unreachable("no connection within 3 s".to_owned());
+        if !self.offers || !online {
+            return vec![silent];
+        }
+        let mut steps = Vec::new();
+        if self.link == Link::Opening {
+            if now < self.opened_at + CONNECT_TIME + self.back_off() {
+                self.deadline = Some(self.opened_at + CONNECT_TIME + self.back_off());
+                return vec![silent];
+            }
+            steps.push(silent);
+        }
+        steps.extend(self.offer(numbers, now));
+        steps
+    }
+
+    fn hear_hello(&mut self, current: bool, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
+        if !self.offers || (current && self.link == Link::Connected) {
+            return Vec::new();
+        }
+        let age = now.saturating_sub(self.opened_at);
+        if self.link == Link::Opening && !self.answered && age < CONNECT_TIME {
+            // The offer may have been said before the member listened. Said again with the same numbers, it is a
+            // repeat to who has heard it; one that is not made yet is on its way.
+            let session = self.session.clone();
+            return self
+                .said
+                .iter()
+                .filter_map(|(seq, body)| {
+                    Some(Step::Send { session: session.clone()?, seq: *seq, body: body.clone() })
+                })
+                .collect();
+        }
+        if self.attempts > 0 && age < BACK_OFF.0 {
+            self.deadline = Some(self.opened_at + BACK_OFF.0);
+            return Vec::new();
+        }
+        self.offer(numbers, now)
+    }
+
+    fn offer(&mut self, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
+        let session = numbers.session();
+        self.open(session.clone(), now);
+        self.deadline = Some(now + CONNECT_TIME);
+        vec![Step::Open { session, role: Role::Offer }]
+    }
+
+    fn open(&mut self, session: SessionId, now: Duration) {
+        self.link = Link::Opening;
+        self.left = false;
+        self.session = Some(session);
+        self.opened_at = now;
+        self.attempts = self.attempts.saturating_add(1);
+        self.answered = false;
+        self.said.clear();
+    }
+
+    fn rest(&mut self) {
+        self.link = Link::Apart;
+        self.deadline = None;
+        self.answered = false;
+        self.said.clear();
+    }
+
+    fn say(&mut self, body: SignalBody, numbers: &mut Numbers) -> Vec<Step> {
+        let Some(session) = self.session.clone() else {
+            return Vec::new();
+        };
+        let seq = numbers.seq();
+        if self.offers && !self.answered && self.said.len() <= CANDIDATES_KEPT {
+            self.said.push((seq, body.clone()));
+        }
+        vec![Step::Send { session, seq, body }]
+    }
+
+    /// Remembers `seq`; false for a repeat.
+    fn is_new(&mut self, session: &SessionId, seq: u64) -> bool {
+        if let Some((_, last)) = self.heard.iter_mut().find(|(known, _)| known == session) {
+            let new = seq > *last;
+            *last = seq.max(*last);
+            return new;
+        }
+        if self.heard.len() == SESSIONS_SEEN {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((session.clone(), seq));
+        true
+    }
+
+    fn back_off(&self) -> Duration {
+        let doublings = self.attempts.saturating_sub(1).min(10);
+        (BACK_OFF.0 * 2_u32.pow(doublings)).min(BACK_OFF.1)
+    }
+}
+
+fn hello(numbers: &mut Numbers) -> Step {
+    Step::Send { session: numbers.session(), seq: numbers.seq(), body: SignalBody::Hello }
+}

@@ -1,0 +1,150 @@
+//! What the screen shows, as a function of what the room knows.
+
+use super::decide::{Flow, Room, Stage};
+use super::document::{Document, Layout, Member};
+use super::fault::{Code, Fault, Part, Severity};
+use super::session::Link;
+use super::{Mode, Picture, Position, Scene, Tile, TileState, layout};
+use crate::geometry::Rect;
+
+impl Room {
+    /// The camera that is to be open.
+    pub(super) fn wanted_camera(&self) -> Option<Position> {
+        let document = self.joined_document()?;
+        let position = document.member(&self.settings.id)?.position;
+        let allowed =
+            !document.mute.camera && !self.clock_missing && self.settings.cameras.contains(&position);
+        allowed.then_some(position)
+    }
+
+    pub(super) fn picture(&self, tiles: &[Tile]) -> Picture {
+        let scene = if self.stage == Stage::Joined {
+            Scene::Grid { tiles: tiles.to_vec() }
+        } else {
+            Scene::Idle { title: self.settings.id.to_string(), line: self.waiting_line() }
+        };
+        let identify = self.identify_until.map(|_| self.settings.id.to_string());
+        Picture { scene, identify, notice: self.notice().map(str::to_owned) }
+    }
+
+    /// Pinned members first, then in document order.
+    pub(super) fn tiles(&self) -> Vec<Tile> {
+        let Some(document) = self.joined_document() else {
+            return Vec::new();
+        };
+        let areas = layout::arrange(document.layout, self.screen, document.members.len());
+        in_order(document)
+            .into_iter()
+            .zip(areas)
+            .map(|(member, area)| self.tile(document, member, area))
+            .collect()
+    }
+
+    fn tile(&self, document: &Document, member: &Member, area: Rect) -> Tile {
+        let (state, reason) = match member.mode {
+            Mode::Camera => self.camera_tile(document, member),
+            Mode::Video => self.video_tile(member),
+        };
+        let mirror = member.mirror.unwrap_or(member.mode == Mode::Camera && self.settings.mirror);
+        Tile {
+            member: member.id.clone(),
+            mode: member.mode,
+            area,
+            fit: member.fit,
+            mirror,
+            position: member.position,
+            name: member.name.clone(),
+            state,
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn camera_tile(&self, document: &Document, member: &Member) -> (TileState, &'static str) {
+        if document.mute.camera {
+            return (TileState::Paused, "The camera is muted.");
+        }
+        if self.clock_missing {
+            return (TileState::Off, Code::ClockUnsynced.hint());
+        }
+        let camera = self.faults.of(&Part::Camera(member.position)).filter(|fault| is_error(fault));
+        if !self.settings.cameras.contains(&member.position) {
+            return (TileState::Off, camera.map_or("", |fault| fault.code.hint()));
+        }
+        if let Some(fault) = camera.or(self.not_made(member)) {
+            return (TileState::Failed, fault.code.hint());
+        }
+        match self.flows.get(&member.id) {
+            Some(Flow::Live) => (TileState::Live, ""),
+            Some(Flow::Stalled) => (TileState::Stalled, Code::CameraStalled.hint()),
+            None => (TileState::Connecting, "The camera is being opened."),
+        }
+    }
+
+    fn video_tile(&self, member: &Member) -> (TileState, &'static str) {
+        if let Some(fault) = self.not_made(member) {
+            return (TileState::Failed, fault.code.hint());
+        }
+        let peer = self.peers.get(&member.id);
+        if peer.is_some_and(|peer| peer.link() == Link::Connected) {
+            let fault = self.faults.of(&Part::Tile(member.id.clone()));
+            return match (self.flows.get(&member.id), fault) {
+                (Some(Flow::Live), _) => (TileState::Live, ""),
+                (_, Some(fault)) if is_error(fault) => (TileState::Failed, fault.code.hint()),
+                (Some(Flow::Stalled), _) => (TileState::Stalled, Code::TileStalled.hint()),
+                (None, Some(fault)) => (TileState::Connecting, fault.code.hint()),
+                (None, None) => (TileState::Connecting, "Connected; waiting for the first picture."),
+            };
+        }
+        if peer.is_some_and(|peer| peer.has_left()) {
+            return (TileState::Off, "Has left the room.");
+        }
+        match self.faults.of(&Part::Peer(member.id.clone())) {
+            Some(fault) => (TileState::Failed, fault.code.hint()),
+            None => (TileState::Connecting, "Connecting."),
+        }
+    }
+
+    fn not_made(&self, member: &Member) -> Option<&Fault> {
+        let fault = self.faults.of(&Part::Tile(member.id.clone()))?;
+        (fault.code == Code::TileCreateFailed).then_some(fault)
+    }
+
+    fn waiting_line(&self) -> String {
+        match self.stage {
+            Stage::Waiting if !self.online => "Waiting for the broker.".to_owned(),
+            Stage::Waiting => "Waiting for a room.".to_owned(),
+            Stage::NotAMember => match &self.document {
+                Some(document) => format!("Not a member of room {}.", document.room),
+                None => Code::NotAMember.hint().to_owned(),
+            },
+            Stage::Closed => "The room was closed.".to_owned(),
+            Stage::Idle | Stage::Joined => "In no room.".to_owned(),
+        }
+    }
+
+    fn notice(&self) -> Option<&'static str> {
+        if self.faults.is_active(&Part::Broker, Code::BrokerTakenOver) {
+            Some(Code::BrokerTakenOver.hint())
+        } else if !self.online && self.was_online {
+            Some("No connection to the broker. It is tried again.")
+        } else if self.clock_missing {
+            Some(Code::ClockUnsynced.hint())
+        } else {
+            None
+        }
+    }
+}
+
+fn is_error(fault: &Fault) -> bool {
+    fault.code.severity() >= Severity::Error
+}
+
+fn in_order(document: &Document) -> Vec<&Member> {
+    let mut members: Vec<&Member> = document.members.iter().collect();
+    // Stable: document order stands among equals.
+    members.sort_by_key(|member| {
+        let own_last = document.layout == Layout::Pip && member.mode == Mode::Camera;
+        (own_last, !member.pin)
+    });
+    members
+}
