@@ -6,10 +6,10 @@
 mod support;
 
 use bytes::Bytes;
-use parlor::link::mqtt::{self, MqttEvent, Subscription};
+use parlor::link::mqtt::{self, MqttEvent};
 use parlor::room::Publication;
 use parlor::room::fault::Code;
-use parlor::room::message::Incoming;
+use parlor::room::message::{Incoming, Subscription};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties};
 use support::{Client, Mosquitto, PREFIX, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -17,7 +17,7 @@ mod outbox;
 
 use crate::room::Publication;
 use crate::room::fault::{Cause, Code};
-use crate::room::message::Incoming;
+use crate::room::message::{Incoming, Subscription};
 use inbox::Inbox;
 use outbox::Outbox;
 use rand::Rng;
@@ -68,16 +68,8 @@ pub struct Settings {
     pub prefix: String,
     /// `{id}/state` when the connection dies.
     pub will: Publication,
+    /// Made on every CONNACK, in one SUBSCRIBE.
     pub subscriptions: Vec<Subscription>,
-}
-
-/// A topic filter to subscribe at QoS 1 on every CONNACK.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Below the prefix: `{id}/desired`, `{id}/cmd/#`, …
-    pub topic: String,
-    /// Retain Handling 2 (MQTT 5 section 3.8.3.1): what the broker has retained is not sent.
-    pub retain_handling_never: bool,
 }
 
 /// What the broker's side says.
