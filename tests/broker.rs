@@ -321,6 +321,22 @@ async fn without_a_broker_the_link_says_so_once_and_ends_when_asked() {
 }
 
 #[tokio::test]
+async fn who_waits_before_the_first_attempt_takes_publications_and_ends_when_asked() {
+    let (outgoing, receiver) = mpsc::channel(1);
+    let (sender, _events) = mpsc::channel(1);
+    let an_hour = std::time::Duration::from_secs(3600);
+    let task =
+        tokio::spawn(mqtt::run_after(an_hour, settings(support::free_port(), "lobby"), receiver, sender));
+
+    for n in 0..10 {
+        within("a publication", outgoing.send(message("lobby/error", &n.to_string()))).await.unwrap();
+    }
+    drop(outgoing);
+
+    within("the end", task).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_broker_that_never_answers_the_subscription_is_unreachable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut link = Link::start(settings(listener.local_addr().unwrap().port(), "lobby"));

@@ -94,6 +94,16 @@ pub enum MqttEvent {
 ///
 /// What happens to publications while the broker is away: [`outbox`].
 pub async fn run(settings: Settings, outgoing: mpsc::Receiver<Publication>, events: mpsc::Sender<MqttEvent>) {
+    run_after(Duration::ZERO, settings, outgoing, events).await;
+}
+
+/// [`run`] with a pause before the first attempt, in which publications are taken as while the broker is away.
+pub async fn run_after(
+    mut pause: Duration,
+    settings: Settings,
+    outgoing: mpsc::Receiver<Publication>,
+    events: mpsc::Sender<MqttEvent>,
+) {
     let mut link = Link {
         settings,
         outgoing,
@@ -105,20 +115,20 @@ pub async fn run(settings: Settings, outgoing: mpsc::Receiver<Publication>, even
     };
     let mut backoff = Backoff::new();
     loop {
+        if link.pause(pause).await.is_none() {
+            return;
+        }
         let Some(loss) = link.session().await else { return };
         if loss.settled {
             backoff = Backoff::new();
         }
-        let pause = match loss.code {
+        pause = match loss.code {
             Code::BrokerTakenOver => TAKEN_OVER_PAUSE,
             _ => backoff.next(rand::rng().random()),
         };
         tracing::warn!(code = ?loss.code, why = loss.cause.errno, ?pause, "broker lost");
         link.lost(loss);
         link.inbox.deliver();
-        if link.pause(pause).await.is_none() {
-            return;
-        }
     }
 }
 
