@@ -1,6 +1,6 @@
 //! The whole daemon on real devices: what the cameras see must be on the glass as the document demands.
 
-use crate::bed::{self, COLOUR_SQUARES, HORIZONTAL_BARS, Picture, await_glass, control, pattern};
+use crate::bed::{self, COLOUR_SQUARES, HORIZONTAL_BARS, Picture, await_glass, control, display, pattern};
 use crate::screen::text_is_shown;
 use crate::support::{Client, LIMIT, Process, TempDir, text, within};
 use parlor::device::Camera;
@@ -18,8 +18,8 @@ use tokio::time::timeout;
 /// The cameras by position, each with its pattern.
 const FRONT: (&str, &str, u32) = ("front", "/dev/video0", COLOUR_SQUARES);
 const BACK: (&str, &str, u32) = ("back", "/dev/video1", HORIZONTAL_BARS);
-/// Not 16:9, so that each fit differs on a screen that is.
-const SIZE: Size = Size::new(640, 480);
+/// What lies beside a picture that does not fill its tile.
+const BARS: Rgb = Rgb::BLACK;
 const FITS: [Fit; 3] = [Fit::Fill, Fit::Contain, Fit::Cover];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,14 +100,16 @@ impl Kiosk {
         }
         let configuration = TempDir::new("kiosk");
         let camera = |(position, device, _): (&str, &str, u32)| {
-            let Size { width, height } = SIZE;
+            let Size { width, height } = camera_size();
             format!(
                 "camera.{position} = {{ device = '{device}', width = {width}, height = {height}, rate_hz = 10 }}\n"
             )
         };
         let text = format!(
-            "id = 'lobby'\nbroker.address = '127.0.0.1:{}'\nscreen.device = '/dev/fb0'\nlink.bind = ['127.0.0.1:0']\n{}{}",
+            "id = 'lobby'\nbroker.address = '127.0.0.1:{}'\nlink.bind = ['127.0.0.1:0']\n\
+             screen = {{ device = '/dev/fb0', flip = {} }}\n{}{}",
             broker.port,
+            display() == "cirrusfb",
             camera(FRONT),
             camera(BACK),
         );
@@ -160,16 +162,24 @@ impl Kiosk {
     }
 }
 
+/// Another aspect ratio than the screen's, so that each fit looks different.
+fn camera_size() -> Size {
+    match display().as_str() {
+        "bochs" => Size::new(640, 480),
+        _ => Size::new(640, 360),
+    }
+}
+
 /// A picture of the camera, taken before the daemon has it.
 fn reference((_, node, shown): (&str, &str, u32)) -> Frame {
     pattern(node, shown);
-    let mut camera = open(&Choice { device: node.into(), size: SIZE, rate_hz: 10 }).expect(node);
-    let mut frame = Frame::new(SIZE);
+    let mut camera = open(&Choice { device: node.into(), size: camera_size(), rate_hz: 10 }).expect(node);
+    let mut frame = Frame::new(camera_size());
     // The first ones were filled before the pattern was set.
     for _ in 0..6 {
         camera.capture(&mut frame).expect("a picture");
     }
-    assert_eq!(frame.size(), SIZE);
+    assert_eq!(frame.size(), camera_size());
     frame
 }
 
@@ -203,7 +213,7 @@ impl Demand<'_> {
                     let row = at(source.y, source.height, y - target.y, target.height);
                     flat_colour(self.picture, column, row)
                 } else {
-                    Some(Rgb::BLACK)
+                    Some(BARS)
                 };
                 let Some(wanted) = wanted else { continue };
                 seen += 1;
