@@ -122,6 +122,19 @@ async fn after_the_broker_came_back_the_daemon_says_again_what_it_is() {
     observer.until("lobby/reported", |reported| reported["rev"] == "later").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_machine_with_the_same_id_is_noticed() {
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let _first = Daemon::start(broker.port, "lobby");
+    let first = observer.until("lobby/state", |state| state["state"] == "online").await;
+
+    let _second = Daemon::start(broker.port, "lobby");
+    observer.until("lobby/state", |state| state["boot"] != first["boot"]).await;
+
+    observer.until("lobby/error", |record| record["code"] == "BROKER_TAKEN_OVER").await;
+}
+
 /// `parlor run` with simulated cameras and screen. Killed on drop.
 struct Daemon {
     process: Process,

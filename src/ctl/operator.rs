@@ -31,8 +31,10 @@ pub struct Operator {
     messages: VecDeque<Message>,
     prefix: String,
     address: String,
-    /// The client id; answers come to `{kiosk}/reply/{id}`.
+    /// The client id.
     id: String,
+    /// Answers come to `{kiosk}/reply/{mailbox}`. A user name could hold characters that kiosks refuse there.
+    mailbox: String,
 }
 
 /// A message below the prefix.
@@ -47,7 +49,8 @@ impl Operator {
     /// The broker is not reached within five seconds, or refuses the session.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
         let (host, port) = host_and_port(&args.broker)?;
-        let id = args.username.clone().unwrap_or_else(|| format!("ctl-{:08x}", rand::random::<u32>()));
+        let mailbox = format!("ctl-{:08x}", rand::random::<u32>());
+        let id = args.username.clone().unwrap_or_else(|| mailbox.clone());
         let mut options = MqttOptions::new(&id, host, port);
         options.set_max_packet_size(Some(MAX_PACKET)).set_outgoing_inflight_upper_limit(32);
         if let Some(username) = &args.username {
@@ -58,7 +61,7 @@ impl Operator {
         tokio::spawn(forward(event_loop, sender));
         let prefix = args.prefix.trim_end_matches('/').to_owned();
         let address = args.broker.clone();
-        let mut operator = Self { client, packets, messages: VecDeque::new(), prefix, address, id };
+        let mut operator = Self { client, packets, messages: VecDeque::new(), prefix, address, id, mailbox };
         let connected =
             timeout(CONNECT_LIMIT, operator.wait_for(|packet| matches!(packet, Packet::ConnAck(_))));
         let connected =
@@ -123,7 +126,7 @@ impl Operator {
 
     /// Where a kiosk answers this operator.
     pub fn reply_topic(&self, kiosk: &str) -> String {
-        format!("{kiosk}/reply/{}", self.id)
+        format!("{kiosk}/reply/{}", self.mailbox)
     }
 
     async fn publish(
