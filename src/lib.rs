@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod ctl;
 pub mod device;
 pub mod geometry;
 pub mod link;

@@ -1,13 +1,15 @@
 //! The link against a real mosquitto with the access control that is shipped (`board/mosquitto`), against the
 //! embedded broker, and against one made of bytes for what these two do not do.
 
+#![allow(clippy::unwrap_used)] // a test that fails may panic
+
 mod support;
 
 use bytes::Bytes;
-use parlor::link::mqtt::{self, MqttEvent, Subscription};
+use parlor::link::mqtt::{self, MqttEvent};
 use parlor::room::Publication;
 use parlor::room::fault::Code;
-use parlor::room::message::Incoming;
+use parlor::room::message::{Incoming, Subscription};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties};
 use support::{Client, Mosquitto, PREFIX, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -91,6 +93,20 @@ async fn a_controller_reads_everything_and_writes_documents_and_commands_only() 
         let order = topic.ends_with("/desired") || topic.contains("/cmd/");
         assert_eq!(answer != PubAckReason::NotAuthorized, order, "write {topic}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_take_a_session_over_by_its_client_id() {
+    let broker = Mosquitto::start();
+    let mut controller = Client::connect(broker.port, "controller").await;
+    let mut link = Link::start(settings(broker.port, "lobby"));
+    link.expect_up().await;
+
+    let _stranger = Client::connect_as(broker.port, "ward-3", "lobby").await;
+
+    controller.publish("lobby/desired", false, "still there").await;
+    assert_eq!(link.expect_message().await.payload, "still there");
+    link.close().await;
 }
 
 #[tokio::test]
@@ -302,6 +318,34 @@ async fn without_a_broker_the_link_says_so_once_and_ends_when_asked() {
 
     assert_eq!(link.expect_down().await, Code::BrokerUnreachable);
     link.close().await;
+}
+
+#[tokio::test]
+async fn who_waits_before_the_first_attempt_takes_publications_and_ends_when_asked() {
+    let (outgoing, receiver) = mpsc::channel(1);
+    let (sender, _events) = mpsc::channel(1);
+    let an_hour = std::time::Duration::from_secs(3600);
+    let task =
+        tokio::spawn(mqtt::run_after(an_hour, settings(support::free_port(), "lobby"), receiver, sender));
+
+    for n in 0..10 {
+        within("a publication", outgoing.send(message("lobby/error", &n.to_string()))).await.unwrap();
+    }
+    drop(outgoing);
+
+    within("the end", task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_never_answers_the_subscription_is_unreachable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut link = Link::start(settings(listener.local_addr().unwrap().port(), "lobby"));
+    let (mut stream, _) = within("CONNECT", listener.accept()).await.unwrap();
+    read_packet(&mut stream).await;
+
+    stream.write_all(&[0x20, 0x03, 0x00, 0x00, 0x00]).await.unwrap();
+
+    assert_eq!(link.expect_down().await, Code::BrokerUnreachable);
 }
 
 /// A broker that accepts everyone, answers the first SUBSCRIBE with these reason codes and, if so told, says

@@ -1,5 +1,7 @@
 //! Two connections in one process over real UDP on the loopback: pictures, keyframes, losses, hostile signals, ends.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use openh264::encoder::{BitRate, Encoder, EncoderConfig, FrameRate, FrameType, RateControlMode, UsageType};
 use openh264::formats::YUVBuffer;
@@ -17,6 +19,8 @@ use tokio::time::{interval, timeout};
 
 /// Generous: only a hang fails by it.
 const LIMIT: Duration = Duration::from_secs(30);
+/// An offer of Chromium 156 with a microphone and a camera, as it was recorded.
+const CHROMIUM: &str = include_str!("offers/chromium.sdp");
 /// One test at a time: one of them counts the descriptors of the process.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
@@ -64,7 +68,7 @@ async fn a_request_for_a_keyframe_reaches_the_sender() {
     right.unit().await;
     right.peer.send(&keyframe);
     left.unit().await;
-    while left.reports.try_recv().is_ok() {}
+    left.wants_keyframe();
 
     right.peer.ask_for_keyframe();
 
@@ -76,15 +80,15 @@ async fn a_sink_without_room_gets_nothing_until_the_next_keyframe() {
     let _alone = ALONE.lock().await;
     let (mut left, mut right) = connect(None).await;
     let mut camera = Camera::new(5);
-    let units: Vec<_> = (0..Side::ROOM + 3).map(|_| camera.shoot()).collect();
+    let units: Vec<_> = (0..=Side::ROOM).map(|_| camera.shoot()).collect();
     for unit in &units {
         while !left.peer.send(unit) {
             tokio::task::yield_now().await;
         }
         // One at a time, so that it is the sink that has no room.
-        right.offered.acquire().await.unwrap().forget();
+        timeout(LIMIT, right.offered.acquire()).await.unwrap().unwrap().forget();
     }
-    while left.reports.try_recv().is_ok() {}
+    left.wants_keyframe();
 
     left.keyframe_wanted().await;
     for unit in &units[..Side::ROOM] {
@@ -92,6 +96,27 @@ async fn a_sink_without_room_gets_nothing_until_the_next_keyframe() {
     }
     let keyframe = camera.keyframe();
     left.peer.send(&keyframe);
+
+    assert_eq!(right.unit().await, *keyframe);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_dropped_to_the_next_keyframe() {
+    let _alone = ALONE.lock().await;
+    let (left, mut right) = connect(None).await;
+    let mut camera = Camera::new(8);
+    // This runtime has one thread: nothing is taken out of the queue between these lines.
+    let fitting = (0..).take_while(|_| left.peer.send(&camera.shoot())).count();
+
+    let delta = camera.shoot();
+    assert!((1..=64).contains(&fitting), "a bound, and not none: {fitting}");
+    assert!(!left.peer.send(&delta));
+    for _ in 0..fitting {
+        right.unit().await;
+    }
+    assert!(!left.peer.send(&delta), "there is room, but a picture is missing before this one");
+    let keyframe = camera.keyframe();
+    assert!(left.peer.send(&keyframe));
 
     assert_eq!(right.unit().await, *keyframe);
 }
@@ -204,6 +229,35 @@ async fn useless_candidates_do_not_keep_two_members_apart() {
     introduce(&mut left, &mut right, None).await;
 }
 
+#[tokio::test]
+async fn a_connection_to_which_nobody_listens_still_closes() {
+    let _alone = ALONE.lock().await;
+    let (report, reports) = mpsc::channel(1);
+    let peer = Peer::start(&settings(), Role::Offer, report, Box::new(|_| true));
+    // The offer fills the channel; the candidates find no room.
+    while reports.is_empty() {
+        tokio::task::yield_now().await;
+    }
+
+    timeout(LIMIT, peer.close()).await.expect("closes");
+
+    assert_eq!(reports.len(), 1);
+}
+
+#[tokio::test]
+async fn a_browser_that_offers_sound_too_is_answered_with_the_picture_alone() {
+    let _alone = ALONE.lock().await;
+
+    let mut side = Side::new(Role::Answer(CHROMIUM.replace('\n', "\r\n")));
+
+    let PeerEvent::Answer(answer) = side.state().await else { panic!("an answer first") };
+    let media: Vec<_> = answer.lines().filter(|line| line.starts_with("m=")).collect();
+    assert!(media[0].starts_with("m=audio 0 "), "{media:?}");
+    assert!(media[1].starts_with("m=video 9 "), "{media:?}");
+    assert_eq!(media.len(), 2);
+    assert!(answer.contains("packetization-mode=1;profile-level-id=42e01f"), "{answer}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -222,12 +276,10 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_offer_is_answered_or_refused(line in 0_usize..80, damage in "[ -~]{0,20}", from in 0_usize..40) {
+    fn a_damaged_offer_is_answered_or_refused(line in 0_usize..300, damage in "[ -~]{0,20}", from in 0_usize..40) {
         runtime().block_on(async {
             let _alone = ALONE.lock().await;
-            let mut left = Side::new(Role::Offer);
-            let PeerEvent::Offer(offer) = left.state().await else { panic!("an offer first") };
-            let mut lines: Vec<String> = offer.lines().map(str::to_owned).collect();
+            let mut lines: Vec<String> = CHROMIUM.lines().map(str::to_owned).collect();
             let count = lines.len();
             let spoiled = &mut lines[line % count];
             let start = from.min(spoiled.len());
@@ -246,6 +298,8 @@ struct Side {
     peer: Peer,
     reports: mpsc::Receiver<Report>,
     units: mpsc::Receiver<Packet>,
+    /// A keyframe was wanted while the test waited for something else.
+    wanted: bool,
     /// Access units the connection has offered to the sink.
     offered: Arc<tokio::sync::Semaphore>,
 }
@@ -255,7 +309,6 @@ impl Side {
     const ROOM: usize = 8;
 
     fn new(role: Role) -> Self {
-        let settings = Settings { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ice_servers: vec![] };
         let (report, reports) = mpsc::channel(64);
         let (unit, units) = mpsc::channel(Self::ROOM);
         let offered = Arc::new(tokio::sync::Semaphore::new(0));
@@ -265,7 +318,13 @@ impl Side {
             sink_offered.add_permits(1);
             room
         };
-        Self { peer: Peer::start(&settings, role, report, Box::new(sink)), reports, units, offered }
+        Self {
+            peer: Peer::start(&settings(), role, report, Box::new(sink)),
+            reports,
+            units,
+            wanted: false,
+            offered,
+        }
     }
 
     async fn unit(&mut self) -> Packet {
@@ -278,8 +337,9 @@ impl Side {
 
     async fn state(&mut self) -> PeerEvent {
         loop {
-            if let Report::State(event) = self.report().await {
-                return event;
+            match self.report().await {
+                Report::State(event) => return event,
+                Report::KeyframeWanted => self.wanted = true,
             }
         }
     }
@@ -293,12 +353,17 @@ impl Side {
     }
 
     async fn keyframe_wanted(&mut self) {
-        while !matches!(self.report().await, Report::KeyframeWanted) {}
+        while !self.wants_keyframe() {
+            self.wanted = matches!(self.report().await, Report::KeyframeWanted);
+        }
     }
 
+    /// Whether one was asked for since the last time.
     fn wants_keyframe(&mut self) -> bool {
-        std::iter::from_fn(|| self.reports.try_recv().ok())
-            .any(|report| matches!(report, Report::KeyframeWanted))
+        while let Ok(report) = self.reports.try_recv() {
+            self.wanted |= matches!(report, Report::KeyframeWanted);
+        }
+        std::mem::take(&mut self.wanted)
     }
 }
 
@@ -425,6 +490,10 @@ impl Camera {
             time: self.count.wrapping_mul(3_000),
         })
     }
+}
+
+fn settings() -> Settings {
+    Settings { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ice_servers: vec![] }
 }
 
 fn descriptors() -> usize {

@@ -12,11 +12,13 @@
 //! none is lost in silence. A kiosk that does not listen for a minute and a half is cut off by the broker, its last
 //! will says so, and after the next CONNACK the retained documents come anew.
 
+mod inbox;
 mod outbox;
 
 use crate::room::Publication;
 use crate::room::fault::{Cause, Code};
-use crate::room::message::Incoming;
+use crate::room::message::{Incoming, Subscription};
+use inbox::Inbox;
 use outbox::Outbox;
 use rand::Rng;
 use rumqttc::Outgoing;
@@ -26,7 +28,7 @@ use rumqttc::v5::mqttbytes::v5::{
     PubAck, PubAckReason, Publish, PublishProperties, RetainForwardRule, SubAck, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -47,9 +49,10 @@ const SETTLED: Duration = Duration::from_secs(10);
 const TAKEN_OVER_PAUSE: Duration = Duration::from_secs(600);
 /// How long the goodbye waits for acknowledgements.
 const DRAIN: Duration = Duration::from_secs(2);
-/// The inbox is full at either of these, plus the ten packets that rumqttc reads at once.
-const INBOX: usize = 256;
-const INBOX_BYTES: usize = 1 << 20;
+/// From CONNECT to SUBACK.
+const UP_LIMIT: Duration = Duration::from_secs(10);
+/// Messages kept that came before the SUBACK; later ones are dropped.
+const EARLY: usize = 256;
 /// Refused topics remembered, so that each is told once a session.
 const DENIED: usize = 64;
 
@@ -65,16 +68,8 @@ pub struct Settings {
     pub prefix: String,
     /// `{id}/state` when the connection dies.
     pub will: Publication,
+    /// Made on every CONNACK, in one SUBSCRIBE.
     pub subscriptions: Vec<Subscription>,
-}
-
-/// A topic filter to subscribe at QoS 1 on every CONNACK.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Below the prefix: `{id}/desired`, `{id}/cmd/#`, …
-    pub topic: String,
-    /// Retain Handling 2 (MQTT 5 section 3.8.3.1): what the broker has retained is not sent.
-    pub retain_handling_never: bool,
 }
 
 /// What the broker's side says.
@@ -99,31 +94,41 @@ pub enum MqttEvent {
 ///
 /// What happens to publications while the broker is away: [`outbox`].
 pub async fn run(settings: Settings, outgoing: mpsc::Receiver<Publication>, events: mpsc::Sender<MqttEvent>) {
+    run_after(Duration::ZERO, settings, outgoing, events).await;
+}
+
+/// [`run`] with a pause before the first attempt, in which publications are taken as while the broker is away.
+pub async fn run_after(
+    mut pause: Duration,
+    settings: Settings,
+    outgoing: mpsc::Receiver<Publication>,
+    events: mpsc::Sender<MqttEvent>,
+) {
     let mut link = Link {
         settings,
         outgoing,
         outbox: Outbox::new(),
-        inbox: Inbox { events, waiting: VecDeque::new(), bytes: 0 },
+        inbox: Inbox::new(events),
         started: Instant::now(),
         goodbye: None,
         told: None,
     };
     let mut backoff = Backoff::new();
     loop {
+        if link.pause(pause).await.is_none() {
+            return;
+        }
         let Some(loss) = link.session().await else { return };
         if loss.settled {
             backoff = Backoff::new();
         }
-        let pause = match loss.code {
+        pause = match loss.code {
             Code::BrokerTakenOver => TAKEN_OVER_PAUSE,
             _ => backoff.next(rand::rng().random()),
         };
         tracing::warn!(code = ?loss.code, why = loss.cause.errno, ?pause, "broker lost");
         link.lost(loss);
         link.inbox.deliver();
-        if link.pause(pause).await.is_none() {
-            return;
-        }
     }
 }
 
@@ -173,6 +178,7 @@ impl Link {
         };
         // `EventLoop::poll` must not be cancelled half-way (a packet would be lost), so it is kept across the turns.
         let mut polling = Box::pin(poll(event_loop));
+        let limit = Instant::now() + UP_LIMIT;
         loop {
             self.send_waiting(&mut session);
             self.inbox.deliver();
@@ -190,6 +196,10 @@ impl Link {
                     Err(error) => return Some(self.end(event_loop, &error, &mut session)),
                 },
                 () = self.serve() => {}
+                () = sleep_until(limit), if session.up.is_none() && readable => {
+                    let cause = self.cause("SUBSCRIBE", format!("no answer within {UP_LIMIT:?}"));
+                    return Some(Loss { code: Code::BrokerUnreachable, cause, settled: false });
+                }
                 () = wait_until(deadline) => break,
             }
         }
@@ -211,7 +221,8 @@ impl Link {
         for event in std::mem::take(&mut event_loop.state.events) {
             self.handle(event, session);
         }
-        let (code, cause) = diagnose(error, &self.settings);
+        let (code, op) = diagnose(error);
+        let cause = self.cause(op, error.to_string());
         Loss { code, cause, settled: session.up.is_some_and(|up| up.elapsed() >= SETTLED) }
     }
 
@@ -223,7 +234,7 @@ impl Link {
                 Some(publication) => self.push(publication),
                 None => self.goodbye = Some(Instant::now() + DRAIN),
             },
-            () = self.inbox.hand_over(), if !self.inbox.waiting.is_empty() => {}
+            () = self.inbox.hand_over(), if !self.inbox.is_empty() => {}
             else => std::future::pending().await,
         }
     }
@@ -333,7 +344,7 @@ impl Link {
     }
 
     fn came_up(&mut self, session: &mut Session) {
-        tracing::info!(broker = address(&self.settings), "broker up");
+        tracing::info!(broker = self.address(), "broker up");
         session.up = Some(Instant::now());
         self.told = None;
         self.outbox.up();
@@ -356,11 +367,11 @@ impl Link {
         let Some(message) = self.incoming(publish) else { return };
         if session.up.is_some() {
             self.inbox.push(MqttEvent::Message(message));
-        } else if session.early.len() < INBOX {
+        } else if session.early.len() < EARLY {
             // A broker may send retained messages before the SUBACK (MQTT 5 section 3.8.4).
             session.early.push(message);
         } else {
-            tracing::warn!(topic = message.topic, "dropped: {INBOX} messages came before the SUBACK");
+            tracing::warn!(topic = message.topic, "dropped: {EARLY} messages came before the SUBACK");
         }
     }
 
@@ -391,6 +402,14 @@ impl Link {
         if self.told.replace(loss.code) != Some(loss.code) {
             self.inbox.push(MqttEvent::Down { code: loss.code, cause: loss.cause });
         }
+    }
+
+    fn cause(&self, op: &str, error: String) -> Cause {
+        Cause { op: op.into(), errno: Some(error), target: Some(self.address()) }
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.settings.host, self.settings.port)
     }
 
     fn options(&self) -> MqttOptions {
@@ -442,71 +461,6 @@ impl Link {
     }
 }
 
-/// Events on their way to the kiosk. When it is full the socket is not read.
-struct Inbox {
-    events: mpsc::Sender<MqttEvent>,
-    waiting: VecDeque<MqttEvent>,
-    bytes: usize,
-}
-
-impl Inbox {
-    fn push(&mut self, event: MqttEvent) {
-        self.bytes += size(&event);
-        self.waiting.push_back(event);
-    }
-
-    fn pop(&mut self) -> Option<MqttEvent> {
-        let event = self.waiting.pop_front()?;
-        self.bytes -= size(&event);
-        Some(event)
-    }
-
-    fn is_full(&self) -> bool {
-        self.waiting.len() >= INBOX || self.bytes >= INBOX_BYTES
-    }
-
-    /// Hands over what the kiosk has room for.
-    fn deliver(&mut self) {
-        while !self.waiting.is_empty() {
-            let events = self.events.clone();
-            match events.try_reserve() {
-                Ok(permit) => {
-                    let Some(event) = self.pop() else { return };
-                    permit.send(event);
-                }
-                Err(mpsc::error::TrySendError::Full(())) => return,
-                Err(mpsc::error::TrySendError::Closed(())) => return self.clear(),
-            }
-        }
-    }
-
-    /// Waits for room and hands one event over.
-    async fn hand_over(&mut self) {
-        let events = self.events.clone();
-        match events.reserve().await {
-            Ok(permit) => {
-                if let Some(event) = self.pop() {
-                    permit.send(event);
-                }
-            }
-            Err(_) => self.clear(),
-        }
-    }
-
-    /// Nobody listens any more.
-    fn clear(&mut self) {
-        self.waiting.clear();
-        self.bytes = 0;
-    }
-}
-
-fn size(event: &MqttEvent) -> usize {
-    match event {
-        MqttEvent::Message(message) => message.payload.len(),
-        _ => 0,
-    }
-}
-
 /// Doubles from half a second to half a minute; a quarter up or down by chance, so that a thousand kiosks do not
 /// come back at once.
 struct Backoff {
@@ -546,14 +500,10 @@ fn properties(publication: &Publication) -> PublishProperties {
     }
 }
 
-fn address(settings: &Settings) -> String {
-    format!("{}:{}", settings.host, settings.port)
-}
-
-/// What the end of a connection means.
-fn diagnose(error: &ConnectionError, settings: &Settings) -> (Code, Cause) {
+/// What the end of a connection means, and the step that failed.
+fn diagnose(error: &ConnectionError) -> (Code, &'static str) {
     use ConnectReturnCode as Refusal;
-    let (code, op) = match error {
+    match error {
         ConnectionError::ConnectionRefused(
             Refusal::BadUserNamePassword
             | Refusal::NotAuthorized
@@ -574,9 +524,7 @@ fn diagnose(error: &ConnectionError, settings: &Settings) -> (Code, Cause) {
             _ => (Code::BrokerUnreachable, "DISCONNECT"),
         },
         _ => (Code::BrokerUnreachable, "session"),
-    };
-    let cause = Cause { op: op.into(), errno: Some(error.to_string()), target: Some(address(settings)) };
-    (code, cause)
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ pub mod compose;
 pub mod convert;
 pub mod frame;
 pub mod h264;
+pub mod packetize;
+pub mod signs;
 pub mod snapshot;
 pub mod text;
 
 use bytes::Bytes;
 
-/// One coded picture (an H.264 access unit in Annex B form, RFC-free start codes).
+/// One coded picture (an H.264 access unit in Annex B form: ITU-T H.264, Annex B).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Annex B byte stream of one access unit.

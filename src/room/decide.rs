@@ -1,11 +1,14 @@
 //! The room itself: each event changes what it knows; then everything that follows from that is compared with what was
 //! asked for last, and the difference is asked for.
 
+mod say;
+mod settle;
+
 use super::document::{Document, Rejected};
 use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying};
 use super::held::Held;
 use super::message::{self, MemberId, Refusal, ReplyTo, Request, Signal, Verb};
-use super::session::{Numbers, Peer, Step};
+use super::session::{Link, Numbers, Peer, Step};
 use super::{CameraInfo, Command, Event, Now, Picture, Position, Publication, ScreenInfo, Settings, report};
 use crate::geometry::Size;
 use serde_json::{Value, json};
@@ -78,6 +81,7 @@ pub struct Room {
     document_heard: bool,
     /// Whether the broker has given back a state that this process wrote: a foreign one after it is another machine's.
     own_state_heard: bool,
+    foreign_boot: Option<String>,
     disconnect: bool,
 
     pub(super) screen: Size,
@@ -130,6 +134,7 @@ impl Room {
             was_online: false,
             document_heard: false,
             own_state_heard: false,
+            foreign_boot: None,
             disconnect: false,
             screen: settings.screen,
             screen_info: None,
@@ -243,10 +248,14 @@ impl Room {
         for member in members {
             self.start_peer(&member, now);
         }
+        if let Some(boot) = self.foreign_boot.take() {
+            self.own_state(&boot, now);
+        }
     }
 
     fn broker_down(&mut self) {
         self.online = false;
+        self.foreign_boot = None;
         self.document_heard = false;
         self.absent_at = None;
         self.heartbeat_at = None;
@@ -259,18 +268,18 @@ impl Room {
         let takes_part = document.member(&self.settings.id).is_some();
         self.stop_peers(|member| !takes_part || room_changed || document.member(member).is_none(), now);
         self.flows.retain(|member, _| document.member(member).is_some());
-        self.stage = if takes_part { Stage::Joined } else { Stage::NotAMember };
         let own = self.settings.id.clone();
         let others = document.members.iter().map(|member| member.id.clone()).filter(|member| *member != own);
         let newcomers: Vec<MemberId> =
             others.filter(|member| takes_part && !self.peers.contains_key(member)).collect();
         self.document = Some(document);
         self.raise_rejected(now);
-        if !takes_part {
-            self.raise(fault(Part::Document, Code::NotAMember), None, now);
-        }
         if self.is_over(now) {
             return self.close("until", now);
+        }
+        self.stage = if takes_part { Stage::Joined } else { Stage::NotAMember };
+        if !takes_part {
+            self.raise(fault(Part::Document, Code::NotAMember), None, now);
         }
         for member in newcomers {
             self.peers.insert(member.clone(), Peer::new(&own, &member));
@@ -372,13 +381,21 @@ impl Room {
     fn own_state(&mut self, boot: &str, now: Now) {
         if boot == self.settings.boot {
             self.own_state_heard = true;
-        } else if self.own_state_heard && self.online {
-            let cause = Cause { op: "state".into(), errno: None, target: Some(boot.to_owned()) };
-            let mut found = Fault { cause: Some(cause), ..fault(Part::Broker, Code::BrokerTakenOver) };
-            found.retry_in = Some(TAKEN_OVER_PAUSE);
-            self.raise(found, None, now);
-            self.disconnect = true;
+            return;
         }
+        if !self.own_state_heard {
+            return;
+        }
+        if !self.online {
+            // Retained, and heard before the last subscription was accepted: `broker_up` comes here again.
+            self.foreign_boot = Some(boot.to_owned());
+            return;
+        }
+        let cause = Cause { op: "state".into(), errno: None, target: Some(boot.to_owned()) };
+        let retry_in = Some(TAKEN_OVER_PAUSE);
+        let found = Fault { cause: Some(cause), retry_in, ..fault(Part::Broker, Code::BrokerTakenOver) };
+        self.raise(found, None, now);
+        self.disconnect = true;
     }
 
     fn own_fault(&mut self, part: String) {
@@ -395,20 +412,28 @@ impl Room {
         }
         let part = Part::Tile(member.clone());
         match flow {
-            Flow::Live => self.faults.heal(&part, now),
-            Flow::Stalled if self.peers.contains_key(&member) => {
+            Flow::Live => {
+                self.faults.heal(&part, now);
+                if let Some(position) = self.said.camera.filter(|_| member == self.settings.id) {
+                    self.faults.heal(&Part::Camera(position), now);
+                }
+            }
+            Flow::Stalled if self.peers.get(&member).is_some_and(|peer| peer.link() == Link::Connected) => {
                 self.raise(fault(part, Code::TileStalled), None, now);
             }
-            // The own camera's faults are the camera's.
+            // The own camera's faults are the camera's; without a connection that is the fault.
             Flow::Stalled => {}
         }
         self.flows.insert(member, flow);
     }
 
     fn camera_opened(&mut self, position: Position, info: CameraInfo, now: Now) {
-        self.faults.heal(&Part::Camera(position), now);
-        self.cameras.insert(position, info);
-        self.publish_info();
+        // An open camera may still send nothing: a stall is over with the first picture.
+        let part = Part::Camera(position);
+        self.faults.heal_if(|fault| fault.part == part && fault.code != Code::CameraStalled, now);
+        if self.cameras.insert(position, info.clone()) != Some(info) {
+            self.publish_info();
+        }
         if self.said.switching_to == Some(position) && self.said.camera == Some(position) {
             self.said.switching_to = None;
             self.event("camera-switched", json!({ "device-position": position }), now);
@@ -482,8 +507,12 @@ impl Room {
                     self.out.push(Command::RemoteCandidate { member: member.clone(), session, candidate });
                 }
                 Step::Close => self.out.push(Command::Close { member: member.clone() }),
-                Step::Connected | Step::Left => self.faults.heal(&peer_part, now),
+                Step::Connected | Step::Left => {
+                    self.faults.heal(&peer_part, now);
+                    self.forget_stall(member, now);
+                }
                 Step::Lost(reason) => {
+                    self.forget_stall(member, now);
                     let interrupted = json!({ "code": Code::PeerLost, "reason": reason, "openid": member });
                     self.event("interrupted", interrupted, now);
                     self.raise(peer_fault(member, Code::PeerLost, reason), None, now);
@@ -502,233 +531,18 @@ impl Room {
         self.faults.once(refused, None, room.as_deref(), now);
     }
 
+    /// Pictures that stopped for a reason that is over, or that has a fault of its own, are waited for anew.
+    fn forget_stall(&mut self, member: &MemberId, now: Now) {
+        if self.flows.get(member) == Some(&Flow::Stalled) {
+            self.flows.remove(member);
+        }
+        let part = Part::Tile(member.clone());
+        self.faults.heal_if(|fault| fault.part == part && fault.code == Code::TileStalled, now);
+    }
+
     fn is_over(&self, now: Now) -> bool {
         let until = self.document.as_ref().and_then(|document| document.until);
         matches!((until, now.wall), (Some(until), Some(wall)) if wall >= until)
-    }
-
-    // ---- what follows --------------------------------------------------------------------------------------------
-
-    fn settle(&mut self, now: Now) -> Vec<Command> {
-        self.handle_due(now);
-        self.watch_clock(now);
-        self.choose_camera(now);
-        self.faults.handle_timeout(now);
-        for saying in self.faults.sayings() {
-            self.say(saying);
-        }
-        let tiles = self.tiles();
-        let picture = self.picture(&tiles);
-        if self.said.picture.as_ref() != Some(&picture) {
-            self.said.picture = Some(picture.clone());
-            self.out.push(Command::Show(Box::new(picture)));
-        }
-        let video_members: Vec<String> = report::with_video(&tiles).into_iter().map(str::to_owned).collect();
-        self.say_changes(video_members, now);
-        self.publish_state(now);
-        let document = self.joined_document();
-        let mut reported =
-            report::reported(&self.settings, self.stage.word(), document, &tiles, self.broken.as_ref());
-        if document.is_none() {
-            // A document that is not followed is still the one that was read.
-            report::add_unfollowed(&mut reported, self.document.as_ref());
-        }
-        self.publish_reported(reported, now);
-        if std::mem::take(&mut self.disconnect) {
-            self.out.push(Command::Disconnect { retry_in: TAKEN_OVER_PAUSE });
-            self.broker_down();
-        }
-        std::mem::take(&mut self.out)
-    }
-
-    fn handle_due(&mut self, now: Now) {
-        let due = |at: Option<Duration>| at.is_some_and(|at| now.mono >= at);
-        if due(self.absent_at) {
-            self.absent_at = None;
-            if self.document.is_some() {
-                self.close("document-absent", now);
-                self.document = None;
-            }
-        }
-        if self.is_over(now) && self.stage != Stage::Closed {
-            self.close("until", now);
-        }
-        if due(self.identify_until) {
-            self.identify_until = None;
-        }
-        if due(self.heartbeat_at) {
-            self.said.state = "";
-        }
-        if due(self.stats_at) {
-            self.stats_at = self.next_stats(now);
-            self.out.push(Command::Stats { request: None });
-        }
-        for stranger in self.held.expire(now.mono) {
-            self.refuse_signal(&stranger, "not listed within 5 s", now);
-        }
-        let members: Vec<MemberId> = self.peers.keys().cloned().collect();
-        for member in members {
-            // Without the broker nobody hears an offer; the next connection to it starts anew.
-            if let Some(peer) = self.peers.get_mut(&member) {
-                let steps = peer.tick(self.online, &mut self.numbers, now.mono);
-                self.carry_out(&member, steps, now);
-            }
-        }
-    }
-
-    fn watch_clock(&mut self, now: Now) {
-        let until = self.joined_document().and_then(|document| document.until);
-        self.clock_missing = until.is_some() && now.wall.is_none();
-        self.until_at = until.map(|until| match now.wall {
-            Some(wall) => now.mono + until.saturating_sub(wall),
-            None => now.mono + CLOCK_PAUSE,
-        });
-        let said = self.faults.is_active(&Part::System, Code::ClockUnsynced);
-        if self.clock_missing && !said {
-            self.raise(fault(Part::System, Code::ClockUnsynced), None, now);
-        } else if !self.clock_missing && said {
-            self.faults.heal_if(|fault| fault.code == Code::ClockUnsynced, now);
-        }
-    }
-
-    fn choose_camera(&mut self, now: Now) {
-        let wanted = self.wanted_camera();
-        if wanted != self.said.camera {
-            let switched = self.said.camera.is_some() && wanted.is_some();
-            self.said.switching_to = wanted.filter(|_| switched);
-            self.said.camera = wanted;
-            self.out.push(Command::Camera(wanted));
-        }
-        let own = self.joined_document().and_then(|document| document.member(&self.settings.id));
-        let missing = own.map(|own| own.position).filter(|at| !self.settings.cameras.contains(at));
-        if let Some(part) = missing.map(Part::Camera)
-            && !self.faults.is_active(&part, Code::CameraNotFound)
-        {
-            self.raise(fault(part, Code::CameraNotFound), None, now);
-        }
-        // A camera that is not wanted is not missed.
-        let unwanted =
-            |part: &Part| matches!(part, Part::Camera(at) if Some(*at) != wanted && Some(*at) != missing);
-        self.faults.heal_if(|fault| unwanted(&fault.part), now);
-    }
-
-    fn say_changes(&mut self, video_members: Vec<String>, now: Now) {
-        if self.said.stage != Some(self.stage) {
-            self.said.stage = Some(self.stage);
-            self.event("state-changed", json!({ "state": self.stage.word() }), now);
-        }
-        let members: Vec<String> = self
-            .joined_document()
-            .map(|document| document.members.iter().map(|member| member.id.to_string()).collect())
-            .unwrap_or_default();
-        if self.said.members != members {
-            self.event("members-changed", json!({ "openIdList": members }), now);
-            self.said.members = members;
-        }
-        if self.said.video_members != video_members {
-            self.event("video-members-changed", json!({ "openIdList": video_members }), now);
-            self.said.video_members = video_members;
-        }
-    }
-
-    fn publish_state(&mut self, now: Now) {
-        let word = if self.faults.degraded() { "degraded" } else { "online" };
-        if self.online && self.said.state != word {
-            self.said.state = word;
-            self.heartbeat_at = Some(now.mono + HEARTBEAT);
-            self.publish(report::state(&self.settings, word));
-        }
-    }
-
-    fn publish_info(&mut self) {
-        self.publish(report::info(&self.settings, &self.cameras, self.screen_info.as_ref()));
-    }
-
-    fn publish_reported(&mut self, reported: Value, now: Now) {
-        self.report_at = None;
-        if !self.online || self.said.reported.as_ref() == Some(&reported) {
-            return;
-        }
-        let not_before = self.said.reported_at.map(|at| at + REPORT_PAUSE);
-        if not_before.is_some_and(|at| now.mono < at) {
-            self.report_at = not_before;
-            return;
-        }
-        self.said.reported_at = Some(now.mono);
-        self.publish(report::retained(&self.settings, "reported", reported.clone()));
-        self.said.reported = Some(reported);
-    }
-
-    // ---- saying --------------------------------------------------------------------------------------------------
-
-    fn raise(&mut self, fault: Fault, pointer: Option<String>, now: Now) {
-        let room = self.room_name();
-        self.faults.raise(fault, pointer, room.as_deref(), now);
-    }
-
-    fn room_name(&self) -> Option<String> {
-        self.document.as_ref().map(|document| document.room.to_string())
-    }
-
-    fn say(&mut self, saying: Saying) {
-        match saying {
-            Saying::Edge(record) => self.record(report::unretained(&self.settings, "error", &record)),
-            Saying::Level { part, record: Some(record) } => {
-                self.publish(report::retained(&self.settings, &format!("fault/{part}"), record));
-            }
-            Saying::Level { part, record: None } => self.clear_fault(&part.to_string()),
-        }
-    }
-
-    fn clear_unless_active(&mut self, part: &str) {
-        if !self.faults.has_part_named(part) {
-            self.clear_fault(part);
-        }
-    }
-
-    fn clear_fault(&mut self, part: &str) {
-        let empty = report::retained(&self.settings, &format!("fault/{part}"), Value::Null);
-        self.publish(Publication { payload: bytes::Bytes::new(), ..empty });
-    }
-
-    fn event(&mut self, name: &str, mut content: Value, now: Now) {
-        content["event"] = name.into();
-        content["room"] = self.room_name().into();
-        content["boot"] = self.settings.boot.as_str().into();
-        content["at"] = now.wall.map(super::clock::to_text).into();
-        content["up_ms"] = (now.mono.as_millis() as u64).into();
-        self.record(report::unretained(&self.settings, "event", &content));
-    }
-
-    fn agree(&mut self, request: &Request) {
-        self.out
-            .extend(message::reply(request, json!({ "ok": true }).to_string().into()).map(Command::Publish));
-    }
-
-    fn answer(&mut self, to: &ReplyTo, content: &Value) {
-        self.publish(message::answer(to, content.to_string().into()));
-    }
-
-    /// A record is kept while the broker is away; it has its own time in it.
-    fn record(&mut self, publication: Publication) {
-        if self.online {
-            return self.publish(publication);
-        }
-        if self.backlog.len() == BACKLOG {
-            self.backlog.pop_front();
-        }
-        self.backlog.push_back(publication);
-    }
-
-    fn publish(&mut self, publication: Publication) {
-        if self.online {
-            self.out.push(Command::Publish(publication));
-        }
-    }
-
-    fn next_stats(&self, now: Now) -> Option<Duration> {
-        let interval = self.settings.stats_interval;
-        (!interval.is_zero()).then(|| now.mono + interval)
     }
 }
 
@@ -742,4 +556,4 @@ fn peer_fault(member: &MemberId, code: Code, reason: String) -> Fault {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::room) mod tests;

@@ -78,13 +78,15 @@ pub struct Rejected {
 /// # Errors
 /// A broken root: not JSON, too large, too deep, not an object, without a room or without a list of members. The last
 /// good document stands.
-pub fn read(own: &MemberId, payload: &[u8]) -> Result<Document, Refusal> {
-    let refuse = |code, pointer: &str, reason: String| Refusal {
-        part: Part::Document,
-        code,
-        pointer: Some(pointer.to_owned()),
-        reason,
-        reply_to: None,
+pub fn read(own: &MemberId, payload: &[u8]) -> Result<Document, Box<Refusal>> {
+    let refuse = |code, pointer: &str, reason: String| {
+        Box::new(Refusal {
+            part: Part::Document,
+            code,
+            pointer: Some(pointer.to_owned()),
+            reason,
+            reply_to: None,
+        })
     };
     let root = match message::read_json(payload) {
         Ok(Value::Object(root)) => root,

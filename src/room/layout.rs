@@ -92,10 +92,10 @@ mod tests {
     #[test]
     fn the_last_row_is_centred() {
         assert_eq!(
-            drawn(Layout::Grid, Size::new(16, 8), 3),
+            drawn(Layout::Grid, Size::new(8, 6), 3),
             "\
-            aaaaaaaabbbbbbbb\naaaaaaaabbbbbbbb\naaaaaaaabbbbbbbb\naaaaaaaabbbbbbbb\n\
-            ....cccccccc....\n....cccccccc....\n....cccccccc....\n....cccccccc....\n"
+            aaaabbbb\naaaabbbb\naaaabbbb\n\
+            ..cccc..\n..cccc..\n..cccc..\n"
         );
     }
 

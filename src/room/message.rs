@@ -131,19 +131,19 @@ pub fn parse(own: &MemberId, message: &Incoming) -> Option<Event> {
         ("desired", "") if message.payload.is_empty() => Some(Event::DocumentCleared),
         ("desired", "") => Some(match document::read(own, &message.payload) {
             Ok(document) => Event::Document(Box::new(document)),
-            Err(refusal) => Event::Refused(refusal),
+            Err(refusal) => Event::Refused(*refusal),
         }),
         // Retained commands are cleared with an empty payload: that is no command.
         ("cmd", _) if message.retained && message.payload.is_empty() => None,
         ("cmd", verb) => Some(match command(own, verb, message) {
             Ok(request) => Event::Request(request),
-            Err(refusal) => Event::Refused(refusal),
+            Err(refusal) => Event::Refused(*refusal),
         }),
         ("signal", from) => {
             let from = MemberId::parse(from)?;
             Some(match signal_of(own, &from, message) {
                 Ok(signal) => Event::Signal { from, signal: Box::new(signal) },
-                Err(refusal) => Event::Refused(refusal),
+                Err(refusal) => Event::Refused(*refusal),
             })
         }
         ("state", "") => own_state(&message.payload),
@@ -271,14 +271,16 @@ fn reply_to(own: &MemberId, message: &Incoming) -> Option<ReplyTo> {
     Some(ReplyTo { topic: topic.to_owned(), correlation })
 }
 
-fn command(own: &MemberId, verb: &str, message: &Incoming) -> Result<Request, Refusal> {
+fn command(own: &MemberId, verb: &str, message: &Incoming) -> Result<Request, Box<Refusal>> {
     let reply_to = reply_to(own, message);
-    let refuse = |code, pointer: Option<&str>, reason: &str| Refusal {
-        part: Part::System,
-        code,
-        pointer: pointer.map(str::to_owned),
-        reason: reason.to_owned(),
-        reply_to: reply_to.clone(),
+    let refuse = |code, pointer: Option<&str>, reason: &str| {
+        Box::new(Refusal {
+            part: Part::System,
+            code,
+            pointer: pointer.map(str::to_owned),
+            reason: reason.to_owned(),
+            reply_to: reply_to.clone(),
+        })
     };
     if message.retained {
         return Err(refuse(Code::CmdRetained, None, "a command must not be retained"));
@@ -318,13 +320,15 @@ fn command(own: &MemberId, verb: &str, message: &Incoming) -> Result<Request, Re
     Ok(Request { verb, reply_topic, correlation })
 }
 
-fn signal_of(own: &MemberId, from: &MemberId, message: &Incoming) -> Result<Signal, Refusal> {
-    let refuse = |pointer: &str, reason: &str| Refusal {
-        part: Part::Peer(from.clone()),
-        code: Code::SignalRefused,
-        pointer: Some(pointer.to_owned()),
-        reason: reason.to_owned(),
-        reply_to: None,
+fn signal_of(own: &MemberId, from: &MemberId, message: &Incoming) -> Result<Signal, Box<Refusal>> {
+    let refuse = |pointer: &str, reason: &str| {
+        Box::new(Refusal {
+            part: Part::Peer(from.clone()),
+            code: Code::SignalRefused,
+            pointer: Some(pointer.to_owned()),
+            reason: reason.to_owned(),
+            reply_to: None,
+        })
     };
     if from == own {
         return Err(refuse("", "a signal from this kiosk to itself"));

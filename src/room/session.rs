@@ -127,6 +127,11 @@ impl Peer {
         self.link
     }
 
+    /// The session that is open or being opened.
+    pub fn session(&self) -> Option<&SessionId> {
+        self.session.as_ref()
+    }
+
     /// Whether the member said bye and has not come back.
     pub fn has_left(&self) -> bool {
         self.left
@@ -143,6 +148,7 @@ impl Peer {
             let session = self.session.clone().unwrap_or_else(|| numbers.session());
             return vec![Step::Send { session, seq: numbers.seq(), body: SignalBody::Hello }];
         }
+        self.left = false;
         let mut steps = vec![hello(numbers)];
         if self.offers {
             steps.extend(self.offer(numbers, now));

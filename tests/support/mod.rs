@@ -183,7 +183,11 @@ pub struct Client {
 impl Client {
     /// Connects as `user` (password: the same).
     pub async fn connect(port: u16, user: &str) -> Self {
-        let mut options = MqttOptions::new(user, "127.0.0.1", port);
+        Self::connect_as(port, user, user).await
+    }
+
+    pub async fn connect_as(port: u16, user: &str, client_id: &str) -> Self {
+        let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
         options.set_credentials(user, user).set_max_packet_size(Some(256 << 10));
         let (client, mut event_loop) = AsyncClient::new(options, 64);
         let (sender, packets) = mpsc::unbounded_channel();
@@ -214,17 +218,12 @@ impl Client {
         &mut self,
         topic: &str,
         retain: bool,
-        payload: &str,
+        payload: impl Into<Vec<u8>>,
         properties: PublishProperties,
     ) -> PubAckReason {
         let topic = format!("{PREFIX}/{topic}");
-        let sent = self.client.publish_with_properties(
-            topic,
-            QoS::AtLeastOnce,
-            retain,
-            payload.to_owned(),
-            properties,
-        );
+        let sent =
+            self.client.publish_with_properties(topic, QoS::AtLeastOnce, retain, payload.into(), properties);
         sent.await.expect("the client runs");
         match self.wait_for("PUBACK", |packet| matches!(packet, Packet::PubAck(_))).await {
             Packet::PubAck(ack) => ack.reason,

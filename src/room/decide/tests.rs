@@ -1,1 +1,800 @@
+//! Stories of one kiosk and of two back to back, in virtual time.
 
+use super::*;
+use crate::room::document;
+use crate::room::message::{Incoming, SessionId, SignalBody};
+use crate::room::{PeerEvent, Role, Scene, Tile, TileState};
+use proptest::prelude::*;
+
+const DAY: u64 = 1_800_000_000_000;
+const TWO: &str = r#"{"rev":1,"room":"r","members":["lobby","ward"]}"#;
+
+#[test]
+fn before_the_first_document_the_kiosk_waits_with_its_camera_closed() {
+    let mut room = kiosk("lobby");
+
+    let mut commands = room.handle(Event::BrokerUp, at_ms(0));
+    commands.extend(room.handle_timeout(at_ms(61_000)));
+
+    let Some(Scene::Idle { title, line }) = scene(&commands) else { panic!("an idle screen") };
+    assert_eq!((title.as_str(), line.as_str()), ("lobby", "Waiting for a room."));
+    assert!(cameras(&commands).is_empty());
+    assert!(published(&commands, "lobby/error").is_empty());
+    assert_eq!(published(&commands, "lobby/reported")[0]["state"], "waiting");
+}
+
+#[test]
+fn a_room_is_made_and_what_is_on_the_glass_is_reported() {
+    let mut room = online("lobby");
+
+    let commands = document_comes(&mut room, TWO, 10);
+
+    let Some(Scene::Grid { tiles }) = scene(&commands) else { panic!("a grid") };
+    assert_eq!(tiles.iter().map(|tile| tile.member.as_str()).collect::<Vec<_>>(), ["lobby", "ward"]);
+    assert_eq!(cameras(&commands), [Some(Position::Front)]);
+    assert_eq!(signals(&commands), ["ward hello"]);
+    assert_eq!(opened(&commands), ["ward offer"]);
+    assert_eq!(events(&commands), ["state-changed", "members-changed"]);
+    // 10 ms after the last one: coalesced.
+    assert!(published(&commands, "lobby/reported").is_empty());
+    let later = room.handle_timeout(at_ms(200));
+    let reported = &published(&later, "lobby/reported")[0];
+    assert_eq!(reported["rev"], 1);
+    assert_eq!(reported["tiles"][1]["area"], json!([960, 0, 960, 1080]));
+    assert_eq!(reported["tiles"][1]["state"], "connecting");
+    assert_eq!(reported["tiles"][0]["muted"], json!({ "microphone": false, "camera": false }));
+}
+
+#[test]
+fn the_member_with_the_larger_id_says_hello_and_waits_for_the_offer() {
+    let mut room = online("ward");
+
+    let commands = document_comes(&mut room, TWO, 0);
+
+    assert_eq!(signals(&commands), ["lobby hello"]);
+    assert_eq!(opened(&commands), [""; 0]);
+}
+
+#[test]
+fn a_member_joins_and_another_leaves() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let joined = document_comes(&mut room, r#"{"room":"r","members":["lobby","ward","zoe"]}"#, 100);
+    let left = document_comes(&mut room, r#"{"room":"r","members":["lobby","zoe"]}"#, 200);
+
+    assert_eq!(opened(&joined), ["zoe offer"]);
+    assert_eq!(signals(&joined), ["zoe hello"]);
+    assert_eq!(signals(&left), ["ward bye"]);
+    assert!(left.contains(&Command::Close { member: id("ward") }));
+    assert_eq!(opened(&left), [""; 0]);
+    assert_eq!(events(&left), ["members-changed"]);
+}
+
+#[test]
+fn an_empty_document_leaves_the_room() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let commands = room.handle(Event::DocumentCleared, at_ms(100));
+
+    assert_eq!(cameras(&commands), [None]);
+    assert_eq!(signals(&commands), ["ward bye"]);
+    assert!(matches!(scene(&commands), Some(Scene::Idle { .. })));
+    assert!(published(&commands, "lobby/error").is_empty());
+}
+
+#[test]
+fn who_is_not_listed_takes_no_part() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let commands = document_comes(&mut room, r#"{"rev":2,"room":"r","members":["ward","zoe"]}"#, 300);
+
+    assert_eq!(cameras(&commands), [None]);
+    assert_eq!(signals(&commands), ["ward bye"]);
+    assert_eq!(codes(&commands), ["NOT_A_MEMBER"]);
+    assert!(matches!(scene(&commands), Some(Scene::Idle { .. })));
+    let reported = &published(&commands, "lobby/reported")[0];
+    assert_eq!((&reported["rev"], &reported["room"]), (&json!(2), &json!(null)));
+}
+
+#[test]
+fn a_broken_root_leaves_the_last_good_document_standing() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let commands = document_comes(&mut room, "{", 300);
+
+    assert_eq!(codes(&commands), ["DOCUMENT_INVALID"]);
+    assert!(scene(&commands).is_none() && cameras(&commands).is_empty());
+    let reported = &published(&commands, "lobby/reported")[0];
+    assert_eq!(reported["tiles"].as_array().map(Vec::len), Some(2));
+    assert_eq!(reported["rejected"], json!([{ "pointer": "", "code": "DOCUMENT_INVALID" }]));
+    // Good again, and after two seconds it is healed.
+    document_comes(&mut room, TWO, 400);
+    let healed = room.handle_timeout(at_ms(2400));
+    assert_eq!(raw(&healed, "lobby/fault/document"), [""]);
+    assert_eq!(published(&healed, "lobby/state")[0]["state"], "online");
+}
+
+#[test]
+fn the_camera_switches_without_leaving_the_room() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let switched = document_comes(
+        &mut room,
+        r#"{"room":"r","members":[{"openid":"lobby","device-position":"back"},"ward"]}"#,
+        500,
+    );
+    let opened_back = room.handle(camera_opened(Position::Back), at_ms(700));
+
+    assert_eq!(cameras(&switched), [Some(Position::Back)]);
+    assert_eq!(opened(&switched), [""; 0]);
+    assert_eq!(events(&switched), [""; 0]);
+    assert_eq!(events(&opened_back), ["camera-switched"]);
+    assert_eq!(published(&opened_back, "lobby/event")[0]["device-position"], "back");
+}
+
+#[test]
+fn a_muted_camera_is_closed() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let muted = document_comes(&mut room, r#"{"room":"r","members":["lobby"],"mute":{"camera":true}}"#, 1);
+
+    assert_eq!(cameras(&muted), [None]);
+    assert_eq!(tile(&muted, "lobby").state, TileState::Paused);
+}
+
+#[test]
+fn a_camera_that_is_not_configured_is_not_found() {
+    let mut room = Room::new(Settings { cameras: vec![Position::Back], ..settings("lobby") });
+    room.handle(Event::BrokerUp, at_ms(0));
+
+    let commands = document_comes(&mut room, TWO, 0);
+
+    assert_eq!(codes(&commands), ["CAMERA_NOT_FOUND"]);
+    assert!(cameras(&commands).is_empty());
+}
+
+#[test]
+fn the_broker_goes_away_and_the_call_goes_on() {
+    let mut room = online("lobby");
+    let session = connected_to_ward(&mut room);
+
+    let away = room.handle(Event::BrokerDown, at_ms(1000));
+    let back = room.handle(Event::BrokerUp, at_ms(50_000));
+    let same = document_comes(&mut room, TWO, 50_010);
+
+    assert!(cameras(&away).is_empty() && opened(&away).is_empty());
+    let Command::Publish(first) = &back[0] else { panic!("a publication first") };
+    assert_eq!(first.topic, "lobby/state");
+    assert_eq!(published(&back, "lobby/info").len(), 1);
+    assert_eq!(published(&back, "lobby/reported").len(), 1);
+    assert_eq!(opened(&back), [""; 0]);
+    assert_eq!(published(&back, "ward/signal/lobby")[0]["session"], session.as_str());
+    assert_eq!((opened(&same).len(), signals(&same).len()), (0, 0));
+    assert_eq!(room.absent_at, None);
+}
+
+#[test]
+fn a_document_that_does_not_come_back_closes_the_room() {
+    let mut room = online("lobby");
+    connected_to_ward(&mut room);
+    room.handle(Event::BrokerDown, at_ms(1000));
+    room.handle(Event::BrokerUp, at_ms(5000));
+
+    let before = room.handle_timeout(at_ms(64_000));
+    let after = room.handle_timeout(at_ms(65_000));
+
+    assert!(cameras(&before).is_empty());
+    assert_eq!(cameras(&after), [None]);
+    assert_eq!(signals(&after), ["ward bye"]);
+    assert_eq!(published(&after, "lobby/error")[0]["code"], "ROOM_CLOSED");
+    assert_eq!(published(&after, "lobby/error")[0]["cause"]["op"], "document-absent");
+    assert!(events(&after).contains(&"interrupted".to_owned()));
+}
+
+#[test]
+fn records_wait_for_the_broker_with_their_true_times() {
+    let mut room = online("lobby");
+    room.handle(Event::BrokerDown, at_ms(1000));
+    let camera = fault(Part::Camera(Position::Front), Code::CameraGone);
+    document_comes(&mut room, TWO, 1500);
+    let away = room.handle(Event::Raised(camera), at_ms(2000));
+
+    let back = room.handle(Event::BrokerUp, at_ms(9000));
+
+    assert!(published(&away, "lobby/error").is_empty());
+    assert_eq!(published(&back, "lobby/error")[0]["up_ms"], 2000);
+    assert_eq!(published(&back, "lobby/fault/camera-front")[0]["code"], "CAMERA_GONE");
+    assert_eq!(published(&back, "lobby/state")[0]["state"], "degraded");
+}
+
+#[test]
+fn a_room_with_an_end_needs_a_clock_and_closes_by_it() {
+    let mut room = online("lobby");
+    let dated = r#"{"room":"r","members":["lobby"],"until":"2027-01-15T08:00:10Z"}"#;
+    let unset = Now { wall: None, ..at_ms(0) };
+
+    let without = deliver(&mut room, "lobby/desired", dated, unset);
+    let with = room.handle_timeout(at_ms(1000));
+    let over = room.handle_timeout(at_ms(10_000));
+
+    assert_eq!(codes(&without), ["CLOCK_UNSYNCED"]);
+    assert!(cameras(&without).is_empty());
+    assert_eq!(cameras(&with), [Some(Position::Front)]);
+    assert_eq!(cameras(&over), [None]);
+    assert!(codes(&over).contains(&"ROOM_CLOSED".to_owned()));
+}
+
+#[test]
+fn another_machine_with_this_id_is_left_alone_for_ten_minutes() {
+    let mut room = online("lobby");
+    let last_life = room.handle(Event::OwnState { boot: "other".into() }, at_ms(1));
+    room.handle(Event::OwnState { boot: room.settings.boot.clone() }, at_ms(2));
+
+    let taken = room.handle(Event::OwnState { boot: "other".into() }, at_ms(3));
+
+    assert!(codes(&last_life).is_empty());
+    assert_eq!(codes(&taken), ["BROKER_TAKEN_OVER"]);
+    let at = taken.iter().position(|command| matches!(command, Command::Disconnect { .. })).expect("leaves");
+    assert!(taken[at..].iter().all(|command| !matches!(command, Command::Publish(_))));
+    assert!(matches!(taken.last(), Some(Command::Show(picture)) if picture.notice.is_some()));
+}
+
+#[test]
+fn another_machine_is_also_seen_by_what_the_broker_kept_while_this_one_was_away() {
+    let mut room = online("lobby");
+    room.handle(Event::OwnState { boot: room.settings.boot.clone() }, at_ms(1));
+    room.handle(Event::BrokerDown, at_ms(2));
+    room.handle(Event::OwnState { boot: "other".into() }, at_ms(3));
+
+    let up = room.handle(Event::BrokerUp, at_ms(4));
+
+    assert!(codes(&up).contains(&"BROKER_TAKEN_OVER".to_owned()));
+    assert!(up.iter().any(|command| matches!(command, Command::Disconnect { .. })));
+}
+
+#[test]
+fn a_camera_that_opens_but_sends_nothing_is_still_stalled() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+    room.handle(Event::Raised(fault(Part::Camera(Position::Front), Code::CameraStalled)), at_ms(1000));
+
+    let opened = room.handle(camera_opened(Position::Front), at_ms(2000));
+    let later = room.handle_timeout(at_ms(6000));
+    let live = room.handle(Event::TileLive { member: id("lobby") }, at_ms(7000));
+    let healed = room.handle_timeout(at_ms(9000));
+
+    assert!(scene(&opened).is_none() && raw(&later, "lobby/fault/camera-front").is_empty());
+    assert_eq!(tile(&live, "lobby").state, TileState::Live);
+    assert_eq!(raw(&healed, "lobby/fault/camera-front"), [""]);
+}
+
+#[test]
+fn faults_of_an_earlier_life_are_cleared_but_not_those_that_last() {
+    let mut room = kiosk("lobby");
+    room.handle(Event::Raised(fault(Part::Screen, Code::ScreenOpen)), at_ms(0));
+    for part in ["screen", "camera-back"] {
+        room.handle(Event::OwnFault { part: part.into(), boot: "old".into() }, at_ms(1));
+    }
+
+    let up = room.handle(Event::BrokerUp, at_ms(2));
+
+    assert_eq!(raw(&up, "lobby/fault/camera-back"), [""]);
+    assert_eq!(published(&up, "lobby/fault/screen")[0]["code"], "SCREEN_OPEN");
+}
+
+#[test]
+fn the_state_is_repeated_every_minute() {
+    let mut room = online("lobby");
+
+    let minute = room.handle_timeout(at_ms(60_000));
+
+    assert_eq!(published(&minute, "lobby/state").len(), 1);
+}
+
+#[test]
+fn identify_shows_the_id_for_half_a_minute() {
+    let mut room = online("lobby");
+
+    let shown = deliver(&mut room, "lobby/cmd/identify", "", at_ms(0));
+    let over = room.handle_timeout(at_ms(30_000));
+
+    assert!(matches!(&shown[..], [Command::Show(picture)] if picture.identify.as_deref() == Some("lobby")));
+    assert!(
+        over.iter().any(|command| matches!(command, Command::Show(picture) if picture.identify.is_none()))
+    );
+}
+
+#[test]
+fn a_stranger_is_held_for_five_seconds_and_heard_once_listed() {
+    let mut room = online("ward");
+    document_comes(&mut room, r#"{"room":"r","members":["ward"]}"#, 0);
+    let offer = signal_text(1, "offer", r#","sdp":"v=0""#);
+
+    let held = deliver(&mut room, "ward/signal/lobby", &offer, at_ms(100));
+    let listed = document_comes(&mut room, TWO, 4000);
+
+    assert!(codes(&held).is_empty() && opened(&held).is_empty());
+    assert_eq!(opened(&listed), ["lobby answer"]);
+    deliver(&mut room, "ward/signal/eve", &offer, at_ms(5000));
+    let refused = room.handle_timeout(at_ms(10_000));
+    assert!(codes(&refused).contains(&"SIGNAL_REFUSED".to_owned()));
+}
+
+#[test]
+fn more_strangers_than_are_held_are_refused_at_once() {
+    let mut room = online("ward");
+    for number in 0..8 {
+        deliver(&mut room, &format!("ward/signal/eve{number}"), &signal_text(1, "hello", ""), at_ms(0));
+    }
+
+    let ninth = deliver(&mut room, "ward/signal/eve8", &signal_text(1, "hello", ""), at_ms(0));
+
+    assert_eq!(codes(&ninth), ["SIGNAL_REFUSED"]);
+}
+
+#[test]
+fn two_kiosks_back_to_back_connect_whoever_starts_first() {
+    for first in ["lobby", "ward"] {
+        let mut pair = Pair::new();
+        pair.start(first);
+        pair.run(800);
+        pair.start(if first == "lobby" { "ward" } else { "lobby" });
+        pair.run(5000);
+
+        assert_eq!(pair.answered, 1, "{first} first");
+        assert!(pair.both_live(), "{first} first");
+    }
+}
+
+#[test]
+fn a_kiosk_that_is_restarted_is_connected_anew() {
+    for restarted in ["lobby", "ward"] {
+        let mut pair = Pair::new();
+        pair.start("lobby");
+        pair.start("ward");
+        pair.run(1000);
+        assert!(pair.both_live());
+
+        pair.rooms.insert(restarted.to_owned(), kiosk_with_boot(restarted, "2222222222222222"));
+        pair.start(restarted);
+        pair.run(5000);
+
+        assert!(pair.both_live(), "{restarted} restarted");
+        assert_eq!(pair.answered, 2);
+    }
+}
+
+#[test]
+fn a_lost_connection_is_made_anew_and_told() {
+    let mut room = online("lobby");
+    let session = connected_to_ward(&mut room);
+
+    let lost = peer_says(&mut room, &session, PeerEvent::Failed("ice".into()), 2000);
+    let again = room.handle_timeout(at_ms(2500));
+
+    assert_eq!(codes(&lost), ["PEER_LOST"]);
+    assert!(events(&lost).contains(&"interrupted".to_owned()));
+    assert_eq!(signals(&lost), ["ward hello"]);
+    assert_eq!(tile(&lost, "ward").state, TileState::Failed);
+    assert_eq!(opened(&again), ["ward offer"]);
+}
+
+#[test]
+fn offers_to_an_absent_member_back_off() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let mut offers = 0;
+    let mut codes_seen = Vec::new();
+    for ms in (0..120_000).step_by(100) {
+        let commands = room.handle_timeout(at_ms(ms));
+        offers += opened(&commands).len();
+        codes_seen.extend(codes(&commands));
+    }
+
+    assert!((5..=9).contains(&offers), "{offers}");
+    assert_eq!(codes_seen[0], "PEER_UNREACHABLE");
+    assert!(codes_seen.len() <= 3, "once, and once a minute");
+}
+
+#[test]
+fn a_repeated_signal_is_dropped() {
+    let mut room = online("ward");
+    document_comes(&mut room, TWO, 0);
+    let offer = signal_text(5, "offer", r#","sdp":"v=0""#);
+
+    let first = deliver(&mut room, "ward/signal/lobby", &offer, at_ms(1));
+    let repeat = deliver(&mut room, "ward/signal/lobby", &offer, at_ms(2));
+    let restart =
+        deliver(&mut room, "ward/signal/lobby", &signal_text(6, "offer", r#","sdp":"v=0""#), at_ms(3));
+
+    assert_eq!(opened(&first), ["lobby answer"]);
+    assert_eq!(opened(&repeat), [""; 0]);
+    assert_eq!(opened(&restart), ["lobby answer"]);
+}
+
+#[test]
+fn a_stalled_tile_is_told_and_taken_back() {
+    let mut room = online("lobby");
+    connected_to_ward(&mut room);
+
+    let live = room.handle(Event::TileLive { member: id("ward") }, at_ms(1000));
+    let stalled = room.handle(Event::TileStalled { member: id("ward") }, at_ms(2000));
+    let again = room.handle(Event::TileLive { member: id("ward") }, at_ms(3000));
+
+    assert_eq!(tile(&live, "ward").state, TileState::Live);
+    assert_eq!(events(&live), ["video-members-changed"]);
+    assert_eq!(
+        (tile(&stalled, "ward").state, codes(&stalled)),
+        (TileState::Stalled, vec!["TILE_STALLED".to_owned()])
+    );
+    assert_eq!(tile(&again, "ward").state, TileState::Live);
+}
+
+#[test]
+fn reported_comes_at_most_five_times_a_second() {
+    let mut room = online("lobby");
+    connected_to_ward(&mut room);
+
+    let mut reports = 0;
+    for turn in 0..100 {
+        let member = id("ward");
+        let event = if turn % 2 == 0 { Event::TileLive { member } } else { Event::TileStalled { member } };
+        reports += published(&room.handle(event, at_ms(1000 + turn * 10)), "lobby/reported").len();
+    }
+
+    assert!((4..=6).contains(&reports), "{reports}");
+}
+
+#[test]
+fn goodbye_is_said_to_everyone() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+
+    let commands = room.goodbye(at_ms(100));
+
+    assert_eq!(signals(&commands), ["ward bye"]);
+    assert_eq!(cameras(&commands), [None]);
+    assert_eq!(published(&commands, "lobby/state")[0]["state"], "offline");
+}
+
+proptest! {
+    #[test]
+    fn whichever_signals_are_lost_two_kiosks_connect_in_the_end(lost: [bool; 12], wait in 0..4000u64) {
+        let mut pair = Pair::new();
+        pair.lost = lost.to_vec();
+
+        pair.start("ward");
+        pair.run(wait);
+        pair.start("lobby");
+        pair.run(600_000);
+
+        prop_assert!(pair.both_live());
+    }
+
+    #[test]
+    fn whatever_happens_no_timeout_stays_due_and_the_glass_is_in_order(
+        steps in proptest::collection::vec((0..12usize, 0..4000u64), 1..60),
+    ) {
+        let mut room = kiosk("lobby");
+        let mut ms = 0;
+        for (what, wait) in steps {
+            ms += wait;
+            let commands = happen(&mut room, what, ms);
+            if let Some(Scene::Grid { tiles }) = scene(&commands) {
+                for (index, tile) in tiles.iter().enumerate() {
+                    prop_assert!(tiles[..index].iter().all(|other| !other.area.overlaps(tile.area)));
+                }
+            }
+            room.handle_timeout(at_ms(ms));
+            prop_assert!(room.next_timeout().is_none_or(|at| at > at_ms(ms).mono));
+            prop_assert!(room.said.camera.is_none() || room.stage == Stage::Joined);
+        }
+    }
+}
+
+fn happen(room: &mut Room, what: usize, ms: u64) -> Vec<Command> {
+    let member = id("ward");
+    let session = room.peers.get(&member).and_then(Peer::session).cloned();
+    let event = match (what, session) {
+        (0, _) => Event::BrokerUp,
+        (1, _) => Event::BrokerDown,
+        (2, _) => return document_comes(room, TWO, ms),
+        (3, _) => {
+            return document_comes(room, r#"{"room":"q","members":["lobby","a","b"],"layout":"pip"}"#, ms);
+        }
+        (4, _) => return document_comes(room, r#"{"room":"r","members":["ward",7]}"#, ms),
+        (5, _) => Event::DocumentCleared,
+        (6, Some(session)) => Event::Peer { member, session, event: PeerEvent::Connected },
+        (7, Some(session)) => Event::Peer { member, session, event: PeerEvent::Failed("x".into()) },
+        (8, _) => return deliver(room, "lobby/signal/ward", &signal_text(ms, "hello", ""), at_ms(ms)),
+        (9, _) => Event::TileStalled { member },
+        (10, _) => Event::Raised(fault(Part::Screen, Code::ScreenOpen)),
+        _ => Event::Healed(Part::Screen),
+    };
+    room.handle(event, at_ms(ms))
+}
+
+// ---- two kiosks ------------------------------------------------------------------------------------------------------
+
+/// Two rooms, a broker without delay, and connections that come to be 50 ms after the answer.
+struct Pair {
+    rooms: BTreeMap<String, Room>,
+    up: BTreeSet<String>,
+    ms: u64,
+    /// Sessions that were answered and are to be connected.
+    connecting: Vec<(u64, SessionId)>,
+    answered: usize,
+    /// Which of the first signals never arrive.
+    lost: Vec<bool>,
+    sent: usize,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let rooms = ["lobby", "ward"].map(|name| (name.to_owned(), kiosk(name))).into();
+        Self {
+            rooms,
+            up: BTreeSet::new(),
+            ms: 0,
+            connecting: Vec::new(),
+            answered: 0,
+            lost: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    fn start(&mut self, name: &str) {
+        self.up.insert(name.to_owned());
+        self.tell(name, Event::BrokerUp);
+        let document = document::read(&id(name), TWO.as_bytes()).expect("a document");
+        self.tell(name, Event::Document(Box::new(document)));
+    }
+
+    fn run(&mut self, ms: u64) {
+        let end = self.ms + ms;
+        while self.ms < end {
+            let timeouts = self.up.iter().filter_map(|name| self.rooms[name].next_timeout());
+            let timeouts = timeouts.map(|at| at.as_nanos().div_ceil(1_000_000) as u64);
+            let next = timeouts.chain(self.connecting.iter().map(|(at, _)| *at)).min().unwrap_or(end);
+            self.ms = next.clamp(self.ms + 1, end);
+            let due: Vec<_> = self.connecting.extract_if(.., |(at, _)| *at <= self.ms).collect();
+            for (_, session) in due {
+                let both = self.holds("lobby", &session) && self.holds("ward", &session);
+                for (name, other) in [("lobby", "ward"), ("ward", "lobby")] {
+                    let (session, member) = (session.clone(), id(other));
+                    let event = if both { PeerEvent::Connected } else { PeerEvent::Failed("alone".into()) };
+                    self.tell(name, Event::Peer { member, session, event });
+                    if both {
+                        self.tell(name, Event::TileLive { member: id(other) });
+                    }
+                }
+            }
+            for name in self.up.clone() {
+                let commands = self.rooms.get_mut(&name).expect("a room").handle_timeout(at_ms(self.ms));
+                self.carry_out(&name, commands);
+            }
+        }
+    }
+
+    fn tell(&mut self, name: &str, event: Event) {
+        let commands = self.rooms.get_mut(name).expect("a room").handle(event, at_ms(self.ms));
+        self.carry_out(name, commands);
+    }
+
+    fn carry_out(&mut self, name: &str, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Publish(publication) => {
+                    let to = publication.topic.split('/').next().unwrap_or_default().to_owned();
+                    let signal = to != name;
+                    let lost = signal && self.lost.get(self.sent).copied().unwrap_or(false);
+                    self.sent += usize::from(signal);
+                    if signal && !lost && self.up.contains(&to) {
+                        let text = String::from_utf8(publication.payload.to_vec()).expect("JSON");
+                        let event = read(&to, &publication.topic, &text).expect("a signal");
+                        self.tell(&to, event);
+                    }
+                }
+                Command::Open { member, session, role } => {
+                    let event = match role {
+                        Role::Offer => PeerEvent::Offer("v=0 offer".into()),
+                        Role::Answer(_) => PeerEvent::Answer("v=0 answer".into()),
+                    };
+                    self.tell(name, Event::Peer { member, session, event });
+                }
+                Command::RemoteAnswer { session, .. } => {
+                    self.answered += 1;
+                    self.connecting.push((self.ms + 50, session));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn holds(&self, name: &str, session: &SessionId) -> bool {
+        self.rooms[name].peers.values().any(|peer| peer.session() == Some(session))
+    }
+
+    fn both_live(&self) -> bool {
+        [("lobby", "ward"), ("ward", "lobby")].iter().all(|(name, other)| {
+            self.rooms[*name]
+                .tiles()
+                .iter()
+                .any(|tile| tile.member == id(other) && tile.state == TileState::Live)
+        })
+    }
+}
+
+// ---- helpers ---------------------------------------------------------------------------------------------------------
+
+pub(in crate::room) fn kiosk(name: &str) -> Room {
+    kiosk_with_boot(name, "1111111111111111")
+}
+
+pub(in crate::room) fn at_ms(ms: u64) -> Now {
+    Now { mono: Duration::from_millis(ms), wall: Some(Duration::from_millis(DAY + ms)) }
+}
+
+fn kiosk_with_boot(name: &str, boot: &str) -> Room {
+    Room::new(Settings { boot: format!("{:0>4}{}", name.len(), &boot[4..]), ..settings(name) })
+}
+
+fn settings(name: &str) -> Settings {
+    Settings {
+        id: id(name),
+        boot: "9f3c000000000000".into(),
+        version: "0.1.0",
+        screen: Size::new(1920, 1080),
+        cameras: vec![Position::Front, Position::Back],
+        mirror: true,
+        absent_grace: Duration::from_secs(60),
+        stats_interval: Duration::ZERO,
+    }
+}
+
+fn online(name: &str) -> Room {
+    let mut room = kiosk(name);
+    room.handle(Event::BrokerUp, at_ms(0));
+    room
+}
+
+fn id(name: &str) -> MemberId {
+    MemberId::parse(name).expect("an id")
+}
+
+fn read(own: &str, topic: &str, payload: &str) -> Option<Event> {
+    let payload = payload.to_owned().into();
+    let topic = topic.to_owned();
+    message::parse(
+        &id(own),
+        &Incoming { topic, payload, retained: false, response_topic: None, correlation: None },
+    )
+}
+
+fn deliver(room: &mut Room, topic: &str, payload: &str, now: Now) -> Vec<Command> {
+    let own = room.settings.id.to_string();
+    room.handle(read(&own, topic, payload).expect("an event"), now)
+}
+
+fn document_comes(room: &mut Room, payload: &str, ms: u64) -> Vec<Command> {
+    let topic = format!("{}/desired", room.settings.id);
+    deliver(room, &topic, payload, at_ms(ms))
+}
+
+fn signal_text(seq: u64, kind: &str, more: &str) -> String {
+    format!(r#"{{"room":"r","session":"{:032x}","seq":{seq},"kind":"{kind}"{more}}}"#, 7)
+}
+
+fn connected_to_ward(room: &mut Room) -> SessionId {
+    let commands = document_comes(room, TWO, 0);
+    let session = commands.iter().find_map(|command| match command {
+        Command::Open { session, .. } => Some(session.clone()),
+        _ => None,
+    });
+    let session = session.expect("an offer");
+    peer_says(room, &session, PeerEvent::Offer("v=0".into()), 10);
+    let answer = Signal {
+        room: message::RoomId::parse("r").expect("an id"),
+        session: session.clone(),
+        seq: 1,
+        body: SignalBody::Answer("v=0".into()),
+    };
+    room.handle(Event::Signal { from: id("ward"), signal: Box::new(answer) }, at_ms(20));
+    peer_says(room, &session, PeerEvent::Connected, 100);
+    session
+}
+
+fn peer_says(room: &mut Room, session: &SessionId, event: PeerEvent, ms: u64) -> Vec<Command> {
+    room.handle(Event::Peer { member: id("ward"), session: session.clone(), event }, at_ms(ms))
+}
+
+fn camera_opened(position: Position) -> Event {
+    let info = CameraInfo {
+        position,
+        name: "cam".into(),
+        format: "YUYV".into(),
+        width: 640,
+        height: 480,
+        rate_hz: 30.0,
+    };
+    Event::CameraOpened { position, info }
+}
+
+fn scene(commands: &[Command]) -> Option<&Scene> {
+    commands.iter().rev().find_map(|command| match command {
+        Command::Show(picture) => Some(&picture.scene),
+        _ => None,
+    })
+}
+
+fn tile(commands: &[Command], member: &str) -> Tile {
+    match scene(commands) {
+        Some(Scene::Grid { tiles }) => {
+            tiles.iter().find(|tile| tile.member == id(member)).expect("a tile").clone()
+        }
+        other => panic!("no grid: {other:?}"),
+    }
+}
+
+fn cameras(commands: &[Command]) -> Vec<Option<Position>> {
+    let camera = |command: &Command| match command {
+        Command::Camera(position) => Some(*position),
+        _ => None,
+    };
+    commands.iter().filter_map(camera).collect()
+}
+
+fn raw(commands: &[Command], topic: &str) -> Vec<String> {
+    let payload = |command: &Command| match command {
+        Command::Publish(publication) if publication.topic == topic => {
+            Some(String::from_utf8(publication.payload.to_vec()).expect("text"))
+        }
+        _ => None,
+    };
+    commands.iter().filter_map(payload).collect()
+}
+
+fn published(commands: &[Command], topic: &str) -> Vec<Value> {
+    raw(commands, topic).iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
+}
+
+fn codes(commands: &[Command]) -> Vec<String> {
+    published(commands, "lobby/error")
+        .iter()
+        .chain(&published(commands, "ward/error"))
+        .filter_map(|record| record["code"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn events(commands: &[Command]) -> Vec<String> {
+    let name = |event: &Value| event["event"].as_str().map(str::to_owned);
+    published(commands, "lobby/event").iter().filter_map(name).collect()
+}
+
+fn signals(commands: &[Command]) -> Vec<String> {
+    let signal = |command: &Command| match command {
+        Command::Publish(publication) => {
+            let (to, _) = publication.topic.split_once("/signal/")?;
+            let content: Value = serde_json::from_slice(&publication.payload).ok()?;
+            Some(format!("{to} {}", content["kind"].as_str()?))
+        }
+        _ => None,
+    };
+    commands.iter().filter_map(signal).collect()
+}
+
+fn opened(commands: &[Command]) -> Vec<String> {
+    let open = |command: &Command| match command {
+        Command::Open { member, role: Role::Offer, .. } => Some(format!("{member} offer")),
+        Command::Open { member, role: Role::Answer(_), .. } => Some(format!("{member} answer")),
+        _ => None,
+    };
+    commands.iter().filter_map(open).collect()
+}

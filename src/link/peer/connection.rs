@@ -1,0 +1,155 @@
+//! webrtc's side of a connection: what it is built of, and its callbacks.
+
+use super::{CANDIDATES, Settings};
+use crate::link::repair;
+use anyhow::Context;
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_RTX, MediaEngine};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpRtxParameters, RtpCodecKind,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+use webrtc::media_stream::track_remote::TrackRemote;
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder, RTCIceServer,
+    RTCPeerConnectionIceEvent, RTCPeerConnectionState, SettingEngineBuilder,
+};
+
+/// How long ICE may hear nothing before the connection counts as disconnected.
+const ICE_SILENCE: Duration = Duration::from_secs(3);
+/// H.264 at 90 kHz (RFC 6184, section 8.1); the payload types are ours, an offer may choose others.
+const CLOCK_RATE: u32 = 90_000;
+const PAYLOAD_TYPE: u8 = 102;
+const PAYLOAD_TYPE_RTX: u8 = 103;
+
+/// Binds the sockets and starts webrtc's driver.
+pub async fn open(settings: &Settings, ears: Ears) -> anyhow::Result<Arc<dyn PeerConnection>> {
+    let mut engine = MediaEngine::default();
+    engine.register_codec(h264(), RtpCodecKind::Video).context("register H.264")?;
+    engine.register_codec(rtx(), RtpCodecKind::Video).context("register RTX")?;
+    let interceptors = repair::interceptors(&mut engine)?;
+
+    let bind = if settings.bind.is_empty() {
+        // webrtc makes a socket for each address of each interface of it.
+        vec![SocketAddr::from(([0, 0, 0, 0], 0)), SocketAddr::from(([0_u16; 8], 0))]
+    } else {
+        settings.bind.clone()
+    };
+    let engine_settings = SettingEngineBuilder::new()
+        .with_include_loopback_candidate(bind.iter().any(|address| address.ip().is_loopback()))
+        // It would open a multicast socket a connection; whom we can reach reaches our host candidates.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        // The default of one second only delays connections through address translation.
+        .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
+        .with_ice_timeouts(Some(ICE_SILENCE), None, None)
+        .build();
+    let servers = settings.ice_servers.iter().map(|server| RTCIceServer {
+        urls: vec![server.url.clone()],
+        username: server.username.clone(),
+        credential: server.credential.clone(),
+    });
+
+    let connection = PeerConnectionBuilder::new()
+        .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers.collect()).build())
+        .with_media_engine(engine)
+        .with_setting_engine(engine_settings)
+        .with_interceptor_registry(interceptors)
+        .with_handler(Arc::new(ears))
+        .with_udp_addrs(bind)
+        .build()
+        .await
+        .with_context(|| format!("open a connection on {:?}", settings.bind))?;
+    Ok(Arc::new(connection))
+}
+
+/// Constrained baseline, level 3.1: the profile every WebRTC endpoint has (RFC 7742, section 6.2).
+fn h264() -> RTCRtpCodecParameters {
+    let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.into(), parameter: parameter.into() };
+    let rtp_codec = RTCRtpCodec {
+        mime_type: MIME_TYPE_H264.into(),
+        clock_rate: CLOCK_RATE,
+        channels: 0,
+        sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f".into(),
+        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
+    };
+    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE }
+}
+
+/// Retransmissions of it (RFC 4588).
+fn rtx() -> RTCRtpCodecParameters {
+    let rtp_codec = RTCRtpCodec {
+        mime_type: MIME_TYPE_RTX.into(),
+        clock_rate: CLOCK_RATE,
+        channels: 0,
+        sdp_fmtp_line: format!("apt={PAYLOAD_TYPE}"),
+        rtcp_feedback: vec![],
+    };
+    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE_RTX }
+}
+
+/// Our video: one stream and its retransmissions.
+pub fn video() -> MediaStreamTrack {
+    let encoding = RTCRtpEncodingParameters {
+        rtp_coding_parameters: RTCRtpCodingParameters {
+            ssrc: Some(rand::random()),
+            rtx: Some(RTCRtpRtxParameters { ssrc: rand::random() }),
+            ..Default::default()
+        },
+        codec: h264().rtp_codec,
+        ..Default::default()
+    };
+    // An id of its own: webrtc tells tracks apart by it, remote ones from local ones too.
+    let id = format!("camera-{:016x}", rand::random::<u64>());
+    MediaStreamTrack::new("parlor".into(), id.clone(), id, RtpCodecKind::Video, vec![encoding])
+}
+
+/// Hears webrtc's callbacks. They run on its driver, so nothing here waits.
+pub struct Ears {
+    candidates: mpsc::Sender<String>,
+    tracks: mpsc::Sender<Arc<dyn TrackRemote>>,
+    state: watch::Sender<RTCPeerConnectionState>,
+}
+
+/// The other end of [`Ears`].
+pub struct Heard {
+    pub candidates: mpsc::Receiver<String>,
+    pub tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    pub state: watch::Receiver<RTCPeerConnectionState>,
+}
+
+impl Ears {
+    pub fn new() -> (Self, Heard) {
+        // Full: the candidate, or a track beyond what a member is supposed to have, is ignored.
+        let (candidates, local_candidates) = mpsc::channel(CANDIDATES);
+        let (tracks, remote_tracks) = mpsc::channel(4);
+        let (state, states) = watch::channel(RTCPeerConnectionState::New);
+        let heard = Heard { candidates: local_candidates, tracks: remote_tracks, state: states };
+        (Self { candidates, tracks, state }, heard)
+    }
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Ears {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        let json = event.candidate.to_json().ok().and_then(|init| serde_json::to_string(&init).ok());
+        if json.is_none_or(|json| self.candidates.try_send(json).is_err()) {
+            warn!("a local candidate was lost");
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        self.state.send_replace(state);
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        if self.tracks.try_send(track).is_err() {
+            warn!("a remote track too many");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Whole daemons (`parlor run`, simulated devices) in processes of their own, run from outside over a real mosquitto:
+//! with `mosquitto_pub` as from any shell, and with `parlor ctl`.
+#![allow(clippy::unwrap_used)] // a test that fails may panic
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+use support::{Client, Mosquitto, Process, TempDir};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_is_made_changed_and_closed_with_mosquitto_pub() {
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let _lobby = Daemon::start(broker.port, "lobby");
+    let _ward = Daemon::start(broker.port, "ward-3");
+
+    for kiosk in ["lobby", "ward-3"] {
+        let document = json!({ "rev": 1, "room": "consult", "members": ["lobby", "ward-3"] });
+        mosquitto_pub(broker.port, kiosk, &["-m", &document.to_string()]);
+    }
+    for kiosk in ["lobby", "ward-3"] {
+        let all_live = |reported: &Value| {
+            reported["rev"] == 1
+                && tiles(reported).len() == 2
+                && tiles(reported).iter().all(|tile| tile["state"] == "live")
+        };
+        observer.until(&format!("{kiosk}/reported"), all_live).await;
+    }
+
+    let own = json!({ "openid": "lobby", "device-position": "back", "object-fit": "cover" });
+    let document = json!({ "rev": 2, "room": "consult", "members": [own, "ward-3", { "openid": "a b" }] });
+    mosquitto_pub(broker.port, "lobby", &["-m", &document.to_string()]);
+    let changed = |reported: &Value| {
+        let own = tiles(reported).iter().find(|tile| tile["openid"] == "lobby");
+        own.is_some_and(|own| own["device-position"] == "back" && own["state"] == "live")
+            && reported["rev"] == 2
+    };
+    let reported = observer.until("lobby/reported", changed).await;
+    assert_eq!(tiles(&reported)[0]["object-fit"], "cover");
+    assert_eq!(reported["rejected"][0]["pointer"].as_str().unwrap().split('/').nth(2), Some("2"));
+
+    mosquitto_pub(broker.port, "lobby", &["-m", "not a document"]);
+    let refused = observer.until("lobby/error", |record| record["code"] == "DOCUMENT_INVALID").await;
+    assert_eq!(refused["part"], "document");
+
+    mosquitto_pub(broker.port, "lobby", &["-n"]);
+    observer
+        .until("lobby/reported", |reported| reported["room"].is_null() && tiles(reported).is_empty())
+        .await;
+    let alone = |reported: &Value| {
+        tiles(reported).iter().any(|tile| tile["openid"] == "lobby" && tile["state"] != "live")
+    };
+    observer.until("ward-3/reported", alone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_hand_moves_real_kiosks() {
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let _lobby = Daemon::start(broker.port, "lobby");
+    let _ward = Daemon::start(broker.port, "ward-3");
+    for kiosk in ["lobby/state", "ward-3/state"] {
+        observer.until(kiosk, |state| state["state"] == "online").await;
+    }
+    let directory = TempDir::new("hand");
+    let picture = directory.path().join("room.png");
+
+    for line in [
+        "room consult lobby ward-3=Ward",
+        "camera lobby back",
+        "fit lobby cover",
+        "fit lobby contain ward-3",
+        "mute lobby microphone",
+        &format!("snapshot lobby {} --width 320", picture.display()),
+        "identify lobby",
+        "show",
+        "remove consult ward-3",
+        "leave lobby",
+    ] {
+        let output = ctl(broker.port, line);
+
+        assert!(output.status.success(), "{line}: {output:?}");
+    }
+    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+    assert!(!ctl(broker.port, "camera nobody back").status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_is_offline_by_its_will_and_a_stopped_one_by_its_word() {
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let mut killed = Daemon::start(broker.port, "lobby");
+    let mut stopped = Daemon::start(broker.port, "ward-3");
+    let online = observer.until("lobby/state", |state| state["state"] == "online").await;
+    observer.until("ward-3/state", |state| state["state"] == "online").await;
+
+    killed.process.kill();
+    let terminated = Command::new("kill").arg(stopped.process.0.id().to_string()).status().unwrap();
+    assert!(terminated.success());
+
+    observer.until("ward-3/state", |state| state["state"] == "offline").await;
+    let offline = observer.until("lobby/state", |state| state["state"] == "offline").await;
+    assert_eq!(offline["boot"], online["boot"]);
+    assert!(stopped.process.0.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_broker_came_back_the_daemon_says_again_what_it_is() {
+    let mut broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let _lobby = Daemon::start(broker.port, "lobby");
+    observer.until("lobby/state", |state| state["state"] == "online").await;
+
+    broker.restart(); // nothing retained is left
+
+    let mut observer = Observer::start(broker.port).await;
+    observer.until("lobby/state", |state| state["state"] == "online").await;
+    observer.until("lobby/info", |info| info["cameras"].is_array()).await;
+    mosquitto_pub(broker.port, "lobby", &["-m", r#"{"rev":"later","room":"a","members":["lobby"]}"#]);
+    observer.until("lobby/reported", |reported| reported["rev"] == "later").await;
+}
+
+/// `parlor run` with simulated cameras and screen. Killed on drop.
+struct Daemon {
+    process: Process,
+    _directory: TempDir,
+}
+
+impl Daemon {
+    fn start(port: u16, id: &str) -> Self {
+        let directory = TempDir::new(id);
+        let password = directory.write("password", id);
+        let config = directory.write(
+            "kiosk.toml",
+            &format!(
+                "id = {id:?}\n\
+                 broker = {{ address = \"127.0.0.1:{port}\", password_file = {password:?} }}\n\
+                 camera = {{ front = {{ device = \"sim\" }}, back = {{ device = \"sim\" }} }}\n\
+                 screen = {{ device = \"sim\" }}\n\
+                 link = {{ bind = [\"127.0.0.1:0\"] }}\n"
+            ),
+        );
+        let process = Process::start(
+            Command::new(PARLOR).arg("run").arg("--config").arg(config).env("RUST_LOG", "parlor=error"),
+        );
+        Self { process, _directory: directory }
+    }
+}
+
+const PARLOR: &str = env!("CARGO_BIN_EXE_parlor");
+
+/// Reads everything, and waits for what a test wants to see.
+struct Observer {
+    client: Client,
+    /// The newest JSON message by its topic.
+    newest: BTreeMap<String, Value>,
+}
+
+impl Observer {
+    async fn start(port: u16) -> Self {
+        let mut client = Client::connect(port, "admin").await;
+        client.subscribe("#").await;
+        Self { client, newest: BTreeMap::new() }
+    }
+
+    /// Waits until the newest message on this topic is as `wanted`.
+    async fn until(&mut self, topic: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + support::LIMIT;
+        loop {
+            let newest = self.newest.get(topic);
+            if let Some(found) = newest.filter(|newest| wanted(newest)) {
+                return found.clone();
+            }
+            let Ok(message) = tokio::time::timeout_at(deadline, self.client.next()).await else {
+                panic!("{topic}: not as wanted within {:?}, the newest is {newest:?}", support::LIMIT);
+            };
+            let text = support::text(&message);
+            let (topic, payload) = text.split_once(' ').expect("a space between topic and payload");
+            self.newest.insert(topic.to_owned(), serde_json::from_str(payload).unwrap_or_default());
+        }
+    }
+}
+
+fn tiles(reported: &Value) -> &[Value] {
+    reported["tiles"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Publishes a kiosk's document as a shell does.
+fn mosquitto_pub(port: u16, kiosk: &str, payload: &[&str]) {
+    let topic = format!("{}/{kiosk}/desired", support::PREFIX);
+    let status = Command::new("mosquitto_pub")
+        .args([
+            "-V",
+            "5",
+            "-p",
+            &port.to_string(),
+            "-u",
+            "controller",
+            "-P",
+            "controller",
+            "-q",
+            "1",
+            "-r",
+            "-t",
+            &topic,
+        ])
+        .args(payload)
+        .status();
+    let status = status.expect("run mosquitto_pub (apt-get install mosquitto-clients)");
+    assert!(status.success(), "mosquitto_pub: {status}");
+}
+
+fn ctl(port: u16, line: &str) -> Output {
+    let broker = format!("127.0.0.1:{port}");
+    Command::new(PARLOR)
+        .args([
+            "ctl",
+            "--broker",
+            &broker,
+            "--username",
+            "controller",
+            "--password",
+            "controller",
+            "--timeout",
+            "30",
+        ])
+        .args(line.split(' '))
+        .output()
+        .expect("run parlor ctl")
+}
