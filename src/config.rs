@@ -20,8 +20,6 @@ pub struct Config {
     /// The cameras the kiosk has; their nodes are opened only while a room asks for them.
     pub cameras: BTreeMap<Position, Camera>,
     pub screen: Screen,
-    /// A TrueType or OpenType file for labels; the built-in font where there is none.
-    pub font: Option<PathBuf>,
     pub room: Room,
     pub link: Link,
 }
@@ -78,6 +76,8 @@ pub struct Screen {
     /// Physical size of a simulated screen.
     pub width: u32,
     pub height: u32,
+    /// A TrueType or OpenType file for labels; the built-in font where there is none.
+    pub font: Option<PathBuf>,
 }
 
 impl Screen {
@@ -88,7 +88,14 @@ impl Screen {
 
 impl Default for Screen {
     fn default() -> Self {
-        Self { device: "/dev/fb0".into(), rotation: Rotation::None, flip: false, width: 1920, height: 1080 }
+        Self {
+            device: "/dev/fb0".into(),
+            rotation: Rotation::None,
+            flip: false,
+            width: 1280,
+            height: 720,
+            font: None,
+        }
     }
 }
 
@@ -150,7 +157,6 @@ struct File {
     camera: BTreeMap<Position, Camera>,
     #[serde(default)]
     screen: Screen,
-    font: Option<PathBuf>,
     #[serde(default)]
     room: Room,
     #[serde(default)]
@@ -210,7 +216,6 @@ impl Config {
             broker: Broker { host, port, password },
             cameras: file.camera,
             screen: file.screen,
-            font: file.font,
             room: file.room,
             link: file.link,
         })

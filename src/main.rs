@@ -1,1 +1,99 @@
-fn main() {}
+//! Arguments, log, configuration; then the kiosk, the demo, or the operator's hand.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use parlor::config::{Config, SIMULATED};
+use parlor::device::console;
+use parlor::kiosk::End;
+use parlor::machine::Simulation;
+use parlor::media::canvas::PixelLayout;
+use parlor::{ctl, demo, kiosk, machine};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// An ARM Linux board with cameras and a screen as an endpoint of a video room.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs this board's kiosk.
+    Run {
+        /// The board's configuration.
+        #[arg(long, default_value = "/etc/parlor/kiosk.toml")]
+        config: PathBuf,
+        /// Only reads and checks the configuration.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Shows a room of four simulated kiosks: no broker, camera or screen needed.
+    Demo(demo::Options),
+    /// Controls kiosks through the broker.
+    Ctl(ctl::Args),
+    /// Gives the text console back after a crash; the systemd unit calls it.
+    RestoreConsole,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,rtc=error,rtc_dtls=error,rtc_ice=error,webrtc=error,rumqttd=error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match Arguments::parse().command {
+        Task::Run { config, check } => run(config, check).await,
+        Task::Demo(options) => demo::run(options, stopped()).await,
+        Task::Ctl(args) => ctl::run(args).await.map(|()| ExitCode::SUCCESS),
+        Task::RestoreConsole => restore_console(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("parlor: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&path)?;
+    if check {
+        println!(
+            "{}: kiosk {}, broker {}:{}",
+            path.display(),
+            config.id,
+            config.broker.host,
+            config.broker.port
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
+    let devices = machine::devices(&config, &simulation);
+    // Dropped after the kiosk has ended, by a panic as well.
+    let console = (config.screen.device != SIMULATED).then(console::Console::take);
+    let end = kiosk::run(config, devices, stopped()).await.context("start the kiosk")?;
+    drop(console);
+    if end == End::Restart {
+        tracing::info!("restart asked for");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn restore_console() -> anyhow::Result<ExitCode> {
+    console::restore(console::FRONT).with_context(|| format!("restore {}", console::FRONT))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

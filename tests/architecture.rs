@@ -20,15 +20,17 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("device",    &["geometry", "media"]),
     ("link",      &["geometry", "media", "room"]),
     ("supervise", &["geometry", "room"]),
+    ("clock",     &["room"]),
     // 3
-    ("pipeline",  &["geometry", "mailbox", "room", "media", "device"]),
+    ("pipeline",  &["geometry", "mailbox", "room", "media", "device", "supervise", "clock"]),
     ("sim",       &["geometry", "mailbox", "room", "media", "device"]),
     // 4
-    ("kiosk",     &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim"]),
-    // 5: they choose between `device` and `sim`; `main` starts the other two
+    ("kiosk",     &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "clock", "pipeline", "sim"]),
+    // 5: `machine` chooses between `device` and `sim`; `main` starts the others
+    ("machine",   &["geometry", "room", "media", "config", "device", "sim", "kiosk"]),
     ("ctl",       &["geometry", "room", "config", "link"]),
-    ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk"]),
-    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "demo", "ctl"]),
+    ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
+    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "ctl"]),
 ];
 
 /// Those who know a device by its trait, not by its driver.
@@ -193,7 +195,7 @@ impl CodePath {
 
     /// Whether it leads into a file of a folder, not to what the folder's `mod.rs` offers.
     fn enters_a_file(&self) -> bool {
-        self.words.get(2).is_some_and(|word| word.starts_with(char::is_lowercase))
+        self.words.get(2).is_some_and(|word| word.starts_with(char::is_lowercase) && word != "self")
     }
 
     /// Whether `part` stands in the path; its first word, if there are no others, only at the head.

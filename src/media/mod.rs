@@ -7,8 +7,10 @@ pub mod convert;
 pub mod frame;
 pub mod h264;
 pub mod packetize;
+pub mod rotate;
 pub mod signs;
 pub mod snapshot;
+pub mod sps;
 pub mod text;
 
 use bytes::Bytes;

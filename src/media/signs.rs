@@ -126,12 +126,12 @@ pub fn idle(canvas: &mut Canvas, fonts: &mut Fonts, title: &str, line: &str) {
     large(canvas, fonts, area, title, line);
 }
 
-/// The kiosk's id over whatever is shown, in a frame that is seen across a hall.
+/// The kiosk's id on the whole canvas, in a frame that is seen across a hall.
 pub fn identify(canvas: &mut Canvas, fonts: &mut Fonts, id: &str, line: &str) {
     let screen = Rect::of(canvas.logical_size());
     let edge = part(measure(screen), 0.02, 2).min(screen.width / 2).min(screen.height / 2);
     let mut painter = Painter::new(canvas, screen);
-    painter.tint(screen, palette::GROUND, 200);
+    painter.tint(screen, palette::GROUND, 255);
     for side in [
         Rect { height: edge, ..screen },
         Rect { y: screen.height - edge, height: edge, ..screen },
@@ -165,13 +165,14 @@ fn large(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, title: &str, line: 
     }
 }
 
-/// One line over the foot of an area: what is wrong with the kiosk as a whole.
-pub fn notice(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, text: &str) {
+/// One line over the foot of an area: what is wrong with the kiosk as a whole. Opaque, so that it may be drawn over
+/// itself. Says where it lies.
+pub fn notice(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, text: &str) -> Rect {
     let height = small(area);
     let tall = (height * 2).min(area.height);
     let strip = Rect::new(area.x, area.bottom() - tall, area.width, tall);
     let mut painter = Painter::new(canvas, strip);
-    painter.tint(strip, palette::PLATE, 225);
+    painter.tint(strip, palette::PLATE, 255);
     painter.tint(Rect { width: part(height, 0.25, 2).min(strip.width), ..strip }, palette::ALERT, 255);
     centred(
         &mut painter,
@@ -182,6 +183,7 @@ pub fn notice(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, text: &str) {
         height,
         palette::TEXT,
     );
+    strip
 }
 
 /// What a badge says.

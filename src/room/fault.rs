@@ -276,7 +276,9 @@ impl Faults {
     pub fn raise(&mut self, fault: Fault, pointer: Option<String>, room: Option<&str>, now: Now) {
         let key = (fault.part.clone(), fault.code);
         if let Some(active) = self.active.get_mut(&key) {
-            let moved = active.pointer != pointer;
+            // A document that is wrong in another way is another document; what a device says may vary.
+            let other = fault.part == Part::Document && active.fault.cause != fault.cause;
+            let moved = active.pointer != pointer || other;
             active.count = active.count.saturating_add(1);
             active.healthy_since = None;
             active.fault = fault;

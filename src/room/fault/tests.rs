@@ -1,3 +1,5 @@
+//! When a fault is said, when it is said again, and when it is over.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! What each message becomes, and what no bytes can do.
+
 use super::*;
 use crate::geometry::Fit;
 use crate::room::{Mode, Position};

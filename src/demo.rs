@@ -1,0 +1,363 @@
+//! A broker and a room of whole kiosks on simulated devices in one process: the newcomer's first look, and the proof
+//! that pictures move on every tile.
+
+mod page;
+mod tally;
+
+use crate::config::{self, Config};
+use crate::geometry::{Fit, Rotation, Size};
+use crate::kiosk::{self, End};
+use crate::link::mqtt::{self, MqttEvent};
+use crate::machine::{self, Simulation};
+use crate::media::canvas::PixelLayout;
+use crate::media::snapshot::Picture;
+use crate::room::message::{MemberId, Subscription};
+use crate::room::{Position, Publication};
+use crate::sim::broker::{self, Broker};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tally::Tally;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// How the demo is shown.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Ends after this many seconds (at least 8), with failure unless every tile of every kiosk moved to the last.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Writes the first kiosk's screen to this PNG file when the time is over.
+    #[arg(long, value_name = "FILE", requires = "seconds")]
+    pub snapshot: Option<PathBuf>,
+    /// Size of each kiosk's screen.
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1280x720", value_parser = size)]
+    pub screen: Size,
+    /// Ends this kiosk halfway: to see that the check can fail.
+    #[arg(long, value_name = "OPENID", requires = "seconds")]
+    pub stop_kiosk: Option<String>,
+    /// Port of the page, or the next free one.
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Port of the broker, or the next free one.
+    #[arg(long, default_value_t = 1883)]
+    pub broker_port: u16,
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    let sides =
+        text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    match sides {
+        Some((width @ 320..=4096, height @ 240..=4096)) => Ok(Size::new(width, height)),
+        _ => Err("want WIDTHxHEIGHT from 320x240 to 4096x4096, as 1280x720".into()),
+    }
+}
+
+/// Who takes part: openid, and the name on the tile.
+const MEMBERS: [(&str, &str); 4] =
+    [("lobby", "Lobby"), ("ward-3", "Ward 3"), ("dr-wang", "王医生"), ("parcel-7", "Parcel station 7")];
+const ROOM: &str = "demo";
+const CAMERA: Size = Size::new(640, 480);
+const RATE_HZ: u32 = 30;
+/// What must be seen of every tile in the end: new pictures a second, over this long.
+const ENOUGH_FPS: f64 = 20.0;
+const LAST: Duration = Duration::from_secs(5);
+
+/// Runs the demo until `stop` resolves or its seconds are over.
+///
+/// # Errors
+/// No broker, no page, no room; a snapshot file that cannot be written.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
+    if let Some(seconds) = options.seconds {
+        ensure!(seconds >= 8, "--seconds {seconds}: the room needs 3 s to form and is watched for 5 s");
+        let known =
+            options.stop_kiosk.as_deref().is_none_or(|stop| MEMBERS.iter().any(|(id, _)| *id == stop));
+        ensure!(known, "--stop-kiosk: the kiosks are {}", MEMBERS.map(|(id, _)| id).join(", "));
+    }
+    let demo = Demo::start(options.screen, options.broker_port).await?;
+    let page = page::serve(options.port, demo.glasses()).await?;
+    demo.introduce(&page);
+    let end = async {
+        match options.seconds {
+            Some(seconds) => demo.count_down(seconds, options.stop_kiosk.as_deref()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = stop => {
+            demo.end().await;
+            return Ok(ExitCode::SUCCESS);
+        }
+        () = end => {}
+    }
+    let report = demo.report();
+    println!("{report}");
+    if let Some(file) = &options.snapshot {
+        let png = demo.kiosks[0].simulation.glass.look(|canvas| Picture::of(canvas, u32::MAX).png())?;
+        std::fs::write(file, png).with_context(|| format!("write {}", file.display()))?;
+        println!("the screen of {} is in {}", MEMBERS[0].0, file.display());
+    }
+    demo.end().await;
+    Ok(if report.moved() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The running room.
+pub struct Demo {
+    broker: Broker,
+    kiosks: Vec<DemoKiosk>,
+    publish: mpsc::Sender<Publication>,
+    control: JoinHandle<()>,
+    tally: Tally,
+}
+
+struct DemoKiosk {
+    id: MemberId,
+    simulation: Simulation,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Demo {
+    /// Starts the broker and the kiosks, and puts them into a room.
+    ///
+    /// # Errors
+    /// No port for the broker, or a kiosk that cannot start.
+    pub async fn start(screen: Size, broker_port: u16) -> anyhow::Result<Self> {
+        let broker = tokio::task::spawn_blocking(move || broker::start(free_port(broker_port))).await??;
+        let mut kiosks = Vec::new();
+        for (id, _) in MEMBERS {
+            kiosks.push(DemoKiosk::start(configuration(id, broker.port, screen)));
+        }
+        let tally = Tally::new(CAMERA);
+        for kiosk in &kiosks {
+            tally.watch(kiosk.id.clone(), kiosk.simulation.glass.clone());
+        }
+        let (publish, publications) = mpsc::channel(64);
+        let (told, events) = mpsc::channel(64);
+        let settings = mqtt::Settings {
+            host: "127.0.0.1".into(),
+            port: broker.port,
+            id: "demo-controller".into(),
+            password: None,
+            prefix: "parlor/1".into(),
+            will: retained("demo-controller/state", json!({ "state": "offline" })),
+            subscriptions: vec![Subscription { topic: "+/reported".into(), retain_handling_never: false }],
+        };
+        tokio::spawn(mqtt::run(settings, publications, told));
+        let control = tokio::spawn(follow(events, tally.clone()));
+        let demo = Self { broker, kiosks, publish, control, tally };
+        demo.make_room().await?;
+        Ok(demo)
+    }
+
+    async fn make_room(&self) -> anyhow::Result<()> {
+        let members: Vec<Value> = MEMBERS
+            .iter()
+            .map(|(id, name)| json!({ "openid": id, "name": name, "object-fit": "cover" }))
+            .collect();
+        for (id, _) in MEMBERS {
+            let document = json!({ "rev": 1, "room": ROOM, "members": members });
+            let sent = self.publish.send(retained(&format!("{id}/desired"), document)).await;
+            ensure!(sent.is_ok(), "the connection to the demo's own broker has ended");
+        }
+        Ok(())
+    }
+
+    fn glasses(&self) -> Vec<(String, crate::sim::screen::Glass)> {
+        self.kiosks.iter().map(|kiosk| (kiosk.id.to_string(), kiosk.simulation.glass.clone())).collect()
+    }
+
+    /// Waits, with a line of progress every second; ends the kiosk `stop` halfway.
+    async fn count_down(&self, seconds: u64, stop: Option<&str>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.tick().await;
+        for passed in 1..=seconds {
+            tick.tick().await;
+            if passed == seconds / 2 {
+                for kiosk in self.kiosks.iter().filter(|kiosk| Some(kiosk.id.as_str()) == stop) {
+                    kiosk.stop.send_replace(true);
+                }
+            }
+            let report = self.report();
+            eprintln!(
+                "{passed:3} of {seconds} s: {} of {} tiles move, slowest {:.0} fps",
+                report.moving(),
+                report.tiles.len(),
+                report.slowest()
+            );
+        }
+    }
+
+    /// What has been seen of every tile in the last five seconds.
+    pub fn report(&self) -> Report {
+        let expected = self
+            .kiosks
+            .iter()
+            .flat_map(|kiosk| MEMBERS.map(|(member, _)| (kiosk.id.to_string(), member.to_owned())));
+        let tiles = expected.map(|key| (key.clone(), self.tally.fps(&key, LAST)));
+        Report { tiles: tiles.collect() }
+    }
+
+    fn introduce(&self, page: &str) {
+        let program = std::env::args().next().unwrap_or_else(|| "parlor".into());
+        let broker = match self.broker.port {
+            1883 => String::new(),
+            port => format!(" --broker 127.0.0.1:{port}"),
+        };
+        println!(
+            "\nA room of {} kiosks. Their screens: {page}\n\nTry, in another shell:\n\
+             \x20 {program} ctl{broker} show\n\
+             \x20 {program} ctl{broker} camera lobby back\n\
+             \x20 {program} ctl{broker} fit lobby contain\n\
+             \x20 {program} ctl{broker} fit lobby fill dr-wang\n\
+             \x20 {program} ctl{broker} remove {ROOM} ward-3\n\
+             \x20 {program} ctl{broker} add {ROOM} 'ward-3=Ward 3'\n\
+             \x20 {program} ctl{broker} mute lobby camera\n\
+             \x20 {program} ctl{broker} snapshot lobby lobby.png\n\
+             \x20 {program} ctl{broker} identify lobby\n\
+             \x20 {program} ctl{broker} watch\n\
+             Ctrl-C ends it.\n",
+            self.kiosks.len(),
+        );
+    }
+
+    /// Ends every kiosk and waits for its goodbye.
+    pub async fn end(self) {
+        for kiosk in &self.kiosks {
+            kiosk.stop.send_replace(true);
+        }
+        for kiosk in self.kiosks {
+            match kiosk.task.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(id = %kiosk.id, "{error:#}"),
+                Err(error) => tracing::warn!(id = %kiosk.id, %error, "the kiosk died"),
+            }
+        }
+        self.control.abort();
+    }
+}
+
+impl DemoKiosk {
+    fn start(config: Config) -> Self {
+        let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
+        let devices = machine::devices(&config, &simulation);
+        let (id, (stop, stopped)) = (config.id.clone(), watch::channel(false));
+        let task = tokio::spawn(async move {
+            loop {
+                let mut stopped = stopped.clone();
+                let stop = async move {
+                    // A demo that is gone stops its kiosks too.
+                    let _ = stopped.wait_for(|stop| *stop).await;
+                };
+                if kiosk::run(config.clone(), devices.clone(), stop).await? == End::Stopped {
+                    return Ok(());
+                }
+            }
+        });
+        Self { id, simulation, stop, task }
+    }
+}
+
+/// What was seen of each tile, by kiosk and member: new pictures a second.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub tiles: BTreeMap<(String, String), f64>,
+}
+
+impl Report {
+    pub fn slowest(&self) -> f64 {
+        self.tiles.values().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Whether there was enough of every tile.
+    pub fn moved(&self) -> bool {
+        self.moving() == self.tiles.len()
+    }
+
+    fn moving(&self) -> usize {
+        self.tiles.values().filter(|fps| **fps >= ENOUGH_FPS).count()
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "\nnew pictures a second on each tile, over the last {} s:", LAST.as_secs())?;
+        write!(f, "{:>12}", "kiosk")?;
+        for (member, _) in MEMBERS {
+            write!(f, "{member:>12}")?;
+        }
+        for (kiosk, _) in MEMBERS {
+            write!(f, "\n{kiosk:>12}")?;
+            for (member, _) in MEMBERS {
+                let fps = self.tiles.get(&(kiosk.to_owned(), member.to_owned())).copied().unwrap_or(0.0);
+                write!(f, "{fps:>12.1}")?;
+            }
+        }
+        let verdict = if self.moved() { "every tile moves" } else { "NOT every tile moves" };
+        write!(f, "\n{verdict} (at least {ENOUGH_FPS} a second are asked for)")
+    }
+}
+
+fn configuration(id: &str, broker_port: u16, screen: Size) -> Config {
+    let camera = config::Camera::simulated(CAMERA, RATE_HZ);
+    let font = FONTS.iter().map(PathBuf::from).find(|font| font.exists());
+    Config {
+        id: MemberId::parse(id).expect("the names above are ids"),
+        prefix: "parlor/1".into(),
+        broker: config::Broker { host: "127.0.0.1".into(), port: broker_port, password: None },
+        cameras: BTreeMap::from([(Position::Front, camera.clone()), (Position::Back, camera)]),
+        screen: config::Screen {
+            device: config::SIMULATED.into(),
+            rotation: Rotation::None,
+            flip: false,
+            width: screen.width,
+            height: screen.height,
+            font,
+        },
+        room: config::Room { stats_interval: Duration::ZERO, ..Default::default() },
+        link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
+    }
+}
+
+/// Where Debian puts fonts that have Chinese; the built-in one serves where there is none.
+const FONTS: [&str; 2] = [
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
+];
+
+/// Hears what the kiosks report and tells the tally where the tiles are.
+async fn follow(mut events: mpsc::Receiver<MqttEvent>, tally: Tally) {
+    while let Some(event) = events.recv().await {
+        let MqttEvent::Message(message) = event else { continue };
+        let Some(kiosk) = message.topic.strip_suffix("/reported") else { continue };
+        let Ok(reported) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+        let tiles = reported["tiles"].as_array().into_iter().flatten().filter_map(|tile| {
+            let side = |index: usize| tile["area"][index].as_u64().and_then(|side| u32::try_from(side).ok());
+            let area = crate::geometry::Rect::new(side(0)?, side(1)?, side(2)?, side(3)?);
+            let fit: Fit = serde_json::from_value(tile["object-fit"].clone()).ok()?;
+            Some((tile["openid"].as_str()?.to_owned(), area, fit))
+        });
+        tally.place(kiosk, tiles.collect());
+    }
+}
+
+fn retained(topic: &str, document: Value) -> Publication {
+    Publication {
+        topic: topic.into(),
+        payload: document.to_string().into(),
+        retained: true,
+        qos: 1,
+        expiry_s: None,
+        correlation: None,
+    }
+}
+
+/// `port`, or the next one that nobody listens on.
+fn free_port(port: u16) -> u16 {
+    (port..port.saturating_add(100))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,451 @@
+//! CONTROL PLANE: every event goes into the [`Room`], every command it answers with is carried out here.
+//!
+//! ```text
+//!  mqtt ─┐                                  ┌─► mqtt
+//!  peers ├─► events ─► Room ─► commands ────┼─► peers: open, answer, close
+//!  threads ┘    ▲                           ├─► camera thread: which node
+//!               └── next_timeout()          └─► Stage: what the screen shows
+//! ```
+//! Nothing here waits for a device or a peer: those have threads and tasks of their own and answer by events.
+
+mod peers;
+mod stats;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::device::{self, Camera, Screen};
+use crate::link::mqtt::{self, MqttEvent};
+use crate::link::peer;
+use crate::media::snapshot;
+use crate::media::text::Fonts;
+use crate::pipeline::{self, Decoders, Fanout, Glasswork, Inbox, Stage};
+use crate::room::fault::{Cause, Code, Fault, Part};
+use crate::room::message::{self, Request};
+use crate::room::{self, Command, Event, Position, Publication, Room};
+use crate::supervise::{Stop, Verdict, keep};
+use anyhow::Context;
+use bytes::Bytes;
+use peers::Peers;
+use stats::Stats;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Opens a camera.
+pub type OpenCamera = dyn Fn(Position) -> Result<Box<dyn Camera>, device::Error> + Send + Sync;
+/// Opens the screen.
+pub type OpenScreen = dyn Fn() -> Result<Box<dyn Screen>, device::Error> + Send + Sync;
+
+/// The machine, real or pretended: `main` and `demo` choose.
+#[derive(Clone)]
+pub struct Devices {
+    pub camera: Arc<OpenCamera>,
+    pub screen: Arc<OpenScreen>,
+}
+
+/// Why the kiosk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// `cmd/restart`: whoever started it is to start it again.
+    Restart,
+}
+
+/// Events that wait for the room. Full: threads and tasks wait, each with its own bounded queue behind it.
+const EVENTS: usize = 256;
+/// Messages on their way to the broker task, which keeps its own queue. Full: the message is dropped with a warning.
+const PUBLICATIONS: usize = 256;
+/// The largest picture in a reply.
+const LARGEST_SNAPSHOT: usize = 192 * 1024;
+/// How long a thread may take to end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs one kiosk until `stop` resolves or a restart is asked for. Threads, connections and cameras are gone afterwards.
+///
+/// # Errors
+/// Only what makes a start impossible: a thread that cannot be made, a font file that cannot be read.
+pub async fn run(config: Config, devices: Devices, stop: impl Future<Output = ()>) -> anyhow::Result<End> {
+    let mut kiosk = Kiosk::start(config, devices)?;
+    let end = kiosk.turn(stop).await;
+    kiosk.end().await;
+    Ok(end)
+}
+
+struct Kiosk {
+    config: Config,
+    devices: Devices,
+    clock: Clock,
+    room: Room,
+    events: mpsc::Receiver<Event>,
+    tell: mpsc::Sender<Event>,
+    broker: Broker,
+    stage: Arc<Stage>,
+    inbox: Arc<Inbox>,
+    fanout: Arc<Fanout>,
+    peers: Peers,
+    stats: Stats,
+    camera: Option<OpenedCamera>,
+    /// Threads that live as long as the kiosk.
+    stop: Stop,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The connection to the broker.
+struct Broker {
+    settings: mqtt::Settings,
+    publish: mpsc::Sender<Publication>,
+    heard: mpsc::Receiver<MqttEvent>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Broker {
+    /// Connects after `wait`.
+    fn connect(settings: mqtt::Settings, wait: Duration) -> Self {
+        let (publish, publications) = mpsc::channel(PUBLICATIONS);
+        let (tell, heard) = mpsc::channel(EVENTS);
+        let task = tokio::spawn(mqtt::run_after(wait, settings.clone(), publications, tell));
+        Self { settings, publish, heard, task }
+    }
+
+    fn publish(&self, publication: Publication) {
+        if let Err(error) = self.publish.try_send(publication) {
+            tracing::warn!(%error, "the broker task is behind: a message is lost");
+        }
+    }
+}
+
+/// The camera thread that runs.
+struct OpenedCamera {
+    position: Position,
+    stop: Stop,
+    thread: JoinHandle<()>,
+}
+
+impl Kiosk {
+    fn start(config: Config, devices: Devices) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let settings = room::Settings {
+            id: config.id.clone(),
+            boot: format!("{:016x}", rand::random::<u64>()),
+            version: env!("CARGO_PKG_VERSION"),
+            screen: config.screen.rotation.size(config.screen.size()),
+            cameras: config.cameras.keys().copied().collect(),
+            mirror: config.room.mirror,
+            absent_grace: config.room.absent_grace,
+            stats_interval: config.room.stats_interval,
+        };
+        let (tell, events) = mpsc::channel(EVENTS);
+        let broker = Broker::connect(
+            mqtt::Settings {
+                host: config.broker.host.clone(),
+                port: config.broker.port,
+                id: config.id.to_string(),
+                password: config.broker.password.clone(),
+                prefix: config.prefix.clone(),
+                will: room::will(&settings),
+                subscriptions: message::subscriptions(&config.id).into(),
+            },
+            Duration::ZERO,
+        );
+
+        let (stage, inbox, fanout) =
+            (Arc::new(Stage::default()), Arc::new(Inbox::default()), Arc::new(Fanout::default()));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (decoders, jobs) = Decoders::new(cores.min(4), clock);
+        let ice_servers = config.link.ice_servers.iter().map(|server| peer::IceServer {
+            url: server.url.clone(),
+            username: server.username.clone(),
+            credential: server.credential.clone(),
+        });
+        let peer_settings =
+            peer::Settings { bind: config.link.bind.clone(), ice_servers: ice_servers.collect() };
+        let mut kiosk = Self {
+            room: Room::new(settings),
+            peers: Peers::new(peer_settings, stage.clone(), fanout.clone(), decoders, tell.clone()),
+            stats: Stats::new(clock),
+            config,
+            devices,
+            clock,
+            events,
+            tell,
+            broker,
+            stage,
+            inbox,
+            fanout,
+            camera: None,
+            stop: Stop::default(),
+            threads: Vec::new(),
+        };
+        kiosk.start_screen()?;
+        kiosk.start_codecs(jobs)?;
+        Ok(kiosk)
+    }
+
+    fn start_screen(&mut self) -> anyhow::Result<()> {
+        let fonts = match &self.config.screen.font {
+            Some(path) => {
+                let read = || -> anyhow::Result<Fonts> { Ok(Fonts::new(std::fs::read(path)?)?) };
+                read().with_context(|| format!("read font {}", path.display()))?
+            }
+            None => Fonts::built_in(),
+        };
+        let mut glasswork = Glasswork { fonts, rotation: self.config.screen.rotation, clock: self.clock };
+        let (open, stage, stop, tell) =
+            (self.devices.screen.clone(), self.stage.clone(), self.stop.clone(), self.tell.clone());
+        let told = self.stop.clone();
+        self.threads.push(keep("screen", Part::Screen, stop, say(self.tell.clone()), move |works| {
+            let mut screen = open().map_err(pipeline::screen_failure)?;
+            let tell = |event| send(&tell, event);
+            pipeline::show(screen.as_mut(), &stage, &mut glasswork, &tell, works, &told)
+        })?);
+        Ok(())
+    }
+
+    fn start_codecs(&mut self, jobs: Vec<pipeline::Jobs>) -> anyhow::Result<()> {
+        for (index, jobs) in jobs.into_iter().enumerate() {
+            let (stop, told) = (self.stop.clone(), self.stop.clone());
+            let name = format!("decode-{index}");
+            self.threads.push(keep(&name, Part::System, stop, say(self.tell.clone()), move |_| {
+                pipeline::decode(&jobs, &told)
+            })?);
+        }
+        let (inbox, fanout) = (self.inbox.clone(), self.fanout.clone());
+        let rate_hz = self.config.cameras.values().map(|camera| camera.rate_hz).max().unwrap_or(30) as f32;
+        let bitrate_bps = self.config.link.bitrate_kbps * 1000;
+        let (stop, told) = (self.stop.clone(), self.stop.clone());
+        self.threads.push(keep("encode", Part::System, stop, say(self.tell.clone()), move |works| {
+            pipeline::encode(&inbox, &fanout, (rate_hz, bitrate_bps), works, &told)
+        })?);
+        Ok(())
+    }
+
+    async fn turn(&mut self, stop: impl Future<Output = ()>) -> End {
+        let mut stop = std::pin::pin!(stop);
+        let mut watchdog = Watchdog::start(self.clock);
+        loop {
+            let due = self.room.next_timeout().map(|at| self.clock.instant(at));
+            let due = due.map_or(watchdog.due(), |due| due.min(watchdog.due()));
+            let event = tokio::select! {
+                () = &mut stop => return End::Stopped,
+                Some(event) = self.events.recv() => Some(event),
+                Some(event) = self.broker.heard.recv() => self.heard(event),
+                () = tokio::time::sleep_until(due.into()) => None,
+            };
+            let now = self.clock.now();
+            let mut commands = match event {
+                Some(event) => self.room.handle(event, now),
+                None => Vec::new(),
+            };
+            if self.room.next_timeout().is_some_and(|at| at <= now.mono) {
+                commands.extend(self.room.handle_timeout(now));
+            }
+            for command in commands {
+                if self.carry_out(command) {
+                    return End::Restart;
+                }
+            }
+            watchdog.pet(self.stage.turns());
+        }
+    }
+
+    /// What the broker's side says, as the room hears it.
+    fn heard(&self, event: MqttEvent) -> Option<Event> {
+        let fault = |code, cause| {
+            Event::Raised(Fault { part: Part::Broker, code, cause: Some(cause), retry_in: None })
+        };
+        match event {
+            MqttEvent::Up => Some(Event::BrokerUp),
+            MqttEvent::Down { code, cause } => {
+                send(&self.tell, fault(code, cause));
+                Some(Event::BrokerDown)
+            }
+            MqttEvent::Denied { topic } => {
+                let cause = Cause { op: "access control".into(), errno: None, target: Some(topic) };
+                Some(fault(Code::BrokerDenied, cause))
+            }
+            MqttEvent::Message(incoming) => message::parse(&self.config.id, &incoming),
+        }
+    }
+
+    /// Carries one command out. True if the process is to end.
+    fn carry_out(&mut self, command: Command) -> bool {
+        match command {
+            Command::Publish(publication) => self.broker.publish(publication),
+            Command::Camera(position) => self.use_camera(position),
+            Command::Show(picture) => self.stage.set(*picture),
+            Command::Open { member, session, role } => self.peers.open(member, session, role),
+            Command::RemoteAnswer { member, session, sdp } => self.peers.answer(&member, &session, sdp),
+            Command::RemoteCandidate { member, session, candidate } => {
+                self.peers.candidate(&member, &session, candidate);
+            }
+            Command::Close { member } => self.peers.close(&member),
+            Command::Snapshot { request, width } => self.snapshot(request, width),
+            Command::Stats { request } => {
+                let stats = self.stats.take(&self.stage);
+                match request {
+                    Some(request) => self.reply(&request, stats),
+                    None => self.broker.publish(stats::publication(&self.config.id, stats)),
+                }
+            }
+            Command::Restart => return true,
+            // What was connected says goodbye by itself when its queue is gone.
+            Command::Disconnect { retry_in } => {
+                self.broker = Broker::connect(self.broker.settings.clone(), retry_in);
+            }
+        }
+        false
+    }
+
+    fn reply(&self, request: &Request, payload: Bytes) {
+        if let Some(publication) = message::reply(request, payload) {
+            self.broker.publish(publication);
+        }
+    }
+
+    fn snapshot(&self, request: Request, width: u32) {
+        let (canvas, publish) = (self.stage.snapshot(), self.broker.publish.clone());
+        tokio::spawn(async move {
+            // Who asks too often gets no answer; so does who asks a kiosk without a screen.
+            let Ok(Ok(canvas)) = tokio::time::timeout(FAREWELL, canvas).await else { return };
+            let file =
+                tokio::task::spawn_blocking(move || snapshot::fitting(&canvas, width, LARGEST_SNAPSHOT))
+                    .await;
+            if let Ok(Ok(file)) = file
+                && let Some(reply) = message::reply(&request, file.into())
+            {
+                let _ = publish.send(reply).await;
+            }
+        });
+    }
+
+    /// Sees to it that this camera and no other is open. The old node is let go before the new one is taken, so that
+    /// both may be the same device.
+    fn use_camera(&mut self, position: Option<Position>) {
+        if self.camera.as_ref().map(|camera| camera.position) == position {
+            return;
+        }
+        let mut before = self.camera.take().map(|camera| {
+            camera.stop.tell();
+            camera.thread
+        });
+        let Some(position) = position else { return };
+        let told = Stop::default();
+        let rotation =
+            self.config.cameras.get(&position).map_or_else(Default::default, |camera| camera.rotation);
+        let (open, clock, tell) = (self.devices.camera.clone(), self.clock, self.tell.clone());
+        let (video, inbox) = (self.stage.video(&self.config.id), self.inbox.clone());
+        let session = {
+            let told = told.clone();
+            move |works: &dyn Fn()| {
+                if let Some(before) = before.take() {
+                    // It has been told; a panic in it was reported by its own supervisor.
+                    let _ = before.join();
+                }
+                let mut camera = open(position).map_err(pipeline::camera_failure)?;
+                let info = pipeline::camera_info(position, camera.mode());
+                send(&tell, Event::CameraOpened { position, info });
+                pipeline::capture(camera.as_mut(), rotation, clock, (&video, &inbox), works, &told)
+            }
+        };
+        let name = match position {
+            Position::Front => "camera-front",
+            Position::Back => "camera-back",
+        };
+        match keep(name, Part::Camera(position), told.clone(), say(self.tell.clone()), session) {
+            Ok(thread) => self.camera = Some(OpenedCamera { position, stop: told, thread }),
+            Err(error) => tracing::error!(%error, "no thread for the camera"),
+        }
+    }
+
+    /// Says goodbye, closes what is open, and waits for it, each within its time.
+    async fn end(mut self) {
+        let now = self.clock.now();
+        for command in self.room.goodbye(now) {
+            self.carry_out(command);
+        }
+        drop(self.broker.publish);
+        self.stop.tell();
+        if let Some(camera) = self.camera.take() {
+            camera.stop.tell();
+            self.threads.push(camera.thread);
+        }
+        // Threads that wait to tell something are let go.
+        drop(self.tell);
+        self.events.close();
+        self.peers.close_all().await;
+        let threads = std::mem::take(&mut self.threads);
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        if tokio::time::timeout(FAREWELL, joined).await.is_err() {
+            tracing::warn!("a thread does not end");
+        }
+        if tokio::time::timeout(FAREWELL + FAREWELL / 2, self.broker.task).await.is_err() {
+            tracing::warn!("the broker does not take the goodbye");
+        }
+    }
+}
+
+/// The supervisor's voice in the room's ear.
+fn say(tell: mpsc::Sender<Event>) -> impl Fn(Verdict) + Send + 'static {
+    move |verdict| {
+        let event = match verdict {
+            Verdict::Raised(fault) => Event::Raised(fault),
+            Verdict::Healed(part) => Event::Healed(part),
+        };
+        send(&tell, event);
+    }
+}
+
+/// From a thread: waits while the queue is full. From a task (where waiting would be wrong), or when the kiosk ends:
+/// what does not fit is dropped with a warning.
+fn send(tell: &mpsc::Sender<Event>, event: Event) {
+    let in_task = tokio::runtime::Handle::try_current().is_ok();
+    let sent = if in_task { tell.try_send(event).is_ok() } else { tell.blocking_send(event).is_ok() };
+    if !sent && !tell.is_closed() {
+        tracing::warn!("the room is behind: an event is lost");
+    }
+}
+
+/// Tells systemd that the process lives: only while this loop and the screen loop turn. The screen's threads turn
+/// without a screen too, in the supervisor's waits, so a stage that never turned does not count.
+struct Watchdog {
+    clock: Clock,
+    period: Option<Duration>,
+    next: Duration,
+    turns: u64,
+    turned: Duration,
+}
+
+impl Watchdog {
+    /// A screen loop that stands this long hangs.
+    const HANGS: Duration = Duration::from_secs(10);
+    /// Without systemd this loop still turns now and then.
+    const IDLE: Duration = Duration::from_secs(5);
+
+    fn start(clock: Clock) -> Self {
+        let period = sd_notify::watchdog_enabled().map(|timeout| timeout / 3);
+        // Not started by systemd: nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Self { clock, period, next: Duration::ZERO, turns: 0, turned: Duration::ZERO }
+    }
+
+    fn due(&self) -> std::time::Instant {
+        self.clock.instant(self.next)
+    }
+
+    fn pet(&mut self, turns: u64) {
+        let now = self.clock.mono();
+        if turns != self.turns || turns == 0 {
+            (self.turns, self.turned) = (turns, now);
+        }
+        if now < self.next {
+            return;
+        }
+        self.next = now + self.period.unwrap_or(Self::IDLE);
+        if self.period.is_some() && now - self.turned < Self::HANGS {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The connections to the other members: opened, answered and closed as the room says.
+
+use crate::link::peer::{Peer, Report, Settings};
+use crate::pipeline::{Decoders, Fanout, Stage, Video};
+use crate::room::message::{MemberId, SessionId};
+use crate::room::{Event, PeerEvent, Role};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Reports of one connection that wait for the room. Full: the connection's task waits, its sockets do not.
+const REPORTS: usize = 64;
+
+pub struct Peers {
+    settings: Settings,
+    stage: Arc<Stage>,
+    fanout: Arc<Fanout>,
+    decoders: Decoders,
+    tell: mpsc::Sender<Event>,
+    open: BTreeMap<MemberId, Connection>,
+    closing: JoinSet<()>,
+}
+
+struct Connection {
+    session: SessionId,
+    peer: Arc<Peer>,
+    /// Carries the connection's reports to the room.
+    herald: JoinHandle<()>,
+}
+
+impl Peers {
+    pub fn new(
+        settings: Settings,
+        stage: Arc<Stage>,
+        fanout: Arc<Fanout>,
+        decoders: Decoders,
+        tell: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { settings, stage, fanout, decoders, tell, open: BTreeMap::new(), closing: JoinSet::new() }
+    }
+
+    /// Opens a connection in place of the one there is.
+    pub fn open(&mut self, member: MemberId, session: SessionId, role: Role) {
+        self.hang_up(&member);
+        let video = self.stage.video(&member);
+        let (reports, heard) = mpsc::channel(REPORTS);
+        let peer = Arc::new(Peer::start(&self.settings, role, reports, self.decoders.sink(&video)));
+        let herald = Herald {
+            member: member.clone(),
+            session: session.clone(),
+            peer: peer.clone(),
+            video,
+            fanout: self.fanout.clone(),
+            tell: self.tell.clone(),
+        };
+        let herald = tokio::spawn(herald.run(heard));
+        self.open.insert(member, Connection { session, peer, herald });
+    }
+
+    pub fn answer(&self, member: &MemberId, session: &SessionId, sdp: String) {
+        if let Some(connection) = self.of(member, session) {
+            connection.peer.answer(sdp);
+        }
+    }
+
+    pub fn candidate(&self, member: &MemberId, session: &SessionId, candidate: String) {
+        if let Some(connection) = self.of(member, session) {
+            connection.peer.candidate(candidate);
+        }
+    }
+
+    /// Closes the connection and forgets the member's picture.
+    pub fn close(&mut self, member: &MemberId) {
+        self.hang_up(member);
+        self.stage.forget(member);
+    }
+
+    /// Closes every connection and waits until their sockets are gone.
+    pub async fn close_all(mut self) {
+        while let Some((member, _)) = self.open.first_key_value() {
+            let member = member.clone();
+            self.hang_up(&member);
+        }
+        while self.closing.join_next().await.is_some() {}
+    }
+
+    fn hang_up(&mut self, member: &MemberId) {
+        while self.closing.try_join_next().is_some() {}
+        let Some(connection) = self.open.remove(member) else { return };
+        self.fanout.remove(member);
+        connection.herald.abort();
+        self.closing.spawn(async move {
+            // The outlet is gone, and so is the herald after this: nobody else holds the connection.
+            let _ = connection.herald.await;
+            if let Some(peer) = Arc::into_inner(connection.peer) {
+                peer.close().await;
+            }
+        });
+    }
+
+    fn of(&self, member: &MemberId, session: &SessionId) -> Option<&Connection> {
+        self.open.get(member).filter(|connection| connection.session == *session)
+    }
+}
+
+/// Between one connection and the rest of the house.
+struct Herald {
+    member: MemberId,
+    session: SessionId,
+    peer: Arc<Peer>,
+    video: Arc<Video>,
+    fanout: Arc<Fanout>,
+    tell: mpsc::Sender<Event>,
+}
+
+impl Herald {
+    async fn run(self, mut heard: mpsc::Receiver<Report>) {
+        loop {
+            let report = tokio::select! {
+                report = heard.recv() => report,
+                () = self.video.keyframe_needed.notified() => {
+                    self.peer.ask_for_keyframe();
+                    continue;
+                }
+            };
+            match report {
+                Some(Report::State(event)) => self.state(event).await,
+                Some(Report::KeyframeWanted) => self.fanout.want_keyframe(),
+                None => return,
+            }
+        }
+    }
+
+    async fn state(&self, event: PeerEvent) {
+        match &event {
+            PeerEvent::Connected => {
+                let peer = self.peer.clone();
+                self.fanout.add(self.member.clone(), Box::new(move |packet| peer.send(packet)));
+            }
+            PeerEvent::Failed(reason) => {
+                tracing::info!(member = %self.member, reason, "connection lost");
+                self.fanout.remove(&self.member);
+            }
+            _ => {}
+        }
+        let (member, session) = (self.member.clone(), self.session.clone());
+        if self.tell.send(Event::Peer { member, session, event }).await.is_err() {
+            tracing::debug!("the kiosk has ended");
+        }
+    }
+}

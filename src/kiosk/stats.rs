@@ -1,0 +1,103 @@
+//! What `stats` says: how each tile is doing, and what the process costs.
+
+use crate::clock::Clock;
+use crate::pipeline::Stage;
+use crate::room::Publication;
+use crate::room::message::MemberId;
+use bytes::Bytes;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Measures between one call and the next.
+pub struct Stats {
+    clock: Clock,
+    last: Duration,
+    cpu: Duration,
+    shown: BTreeMap<MemberId, (u64, u64)>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    up_ms: u64,
+    /// Of one core, since the last time.
+    cpu: f64,
+    rss_kib: u64,
+    tiles: Vec<TileStats>,
+}
+
+#[derive(Serialize)]
+struct TileStats {
+    openid: String,
+    /// Pictures drawn a second, since the last time.
+    fps: f64,
+    /// Pictures that arrived and were displaced by a newer one before they were drawn.
+    drops: u64,
+    /// Since the last picture was drawn; null before the first.
+    age_ms: Option<u64>,
+    /// From arrival (own tile: capture) to the glass, of the last picture.
+    latency_ms: Option<f64>,
+}
+
+impl Stats {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, last: clock.mono(), cpu: cpu_time(), shown: BTreeMap::new() }
+    }
+
+    /// The JSON of the time since the last call.
+    pub fn take(&mut self, stage: &Stage) -> Bytes {
+        let (now, cpu) = (self.clock.mono(), cpu_time());
+        let seconds = (now - self.last).as_secs_f64().max(1e-3);
+        let mut counts = BTreeMap::new();
+        let tiles = stage.videos().into_iter().map(|(member, video)| {
+            let (shown, arrived) = (video.meter.shown.load(Relaxed), video.meter.arrived.load(Relaxed));
+            let (shown_before, arrived_before) = self.shown.get(&member).copied().unwrap_or_default();
+            let drawn = shown.saturating_sub(shown_before);
+            let shown_at = video.meter.shown_at_us.load(Relaxed);
+            let tile = TileStats {
+                openid: member.to_string(),
+                fps: rounded(drawn as f64 / seconds),
+                drops: arrived.saturating_sub(arrived_before).saturating_sub(drawn),
+                age_ms: (shown_at > 0).then(|| (now.as_micros() as u64).saturating_sub(shown_at) / 1000),
+                latency_ms: (shown_at > 0)
+                    .then(|| rounded(video.meter.latency_us.load(Relaxed) as f64 / 1e3)),
+            };
+            counts.insert(member, (shown, arrived));
+            tile
+        });
+        let document = Document {
+            up_ms: now.as_millis() as u64,
+            tiles: tiles.collect(),
+            cpu: rounded(cpu.saturating_sub(self.cpu).as_secs_f64() / seconds),
+            rss_kib: resident_kib(),
+        };
+        (self.last, self.cpu, self.shown) = (now, cpu, counts);
+        serde_json::to_vec(&document).expect("numbers and strings").into()
+    }
+}
+
+/// `{id}/stats`: what is missed is not worth repeating.
+pub fn publication(id: &MemberId, payload: Bytes) -> Publication {
+    let topic = format!("{id}/stats");
+    Publication { topic, payload, retained: false, qos: 0, expiry_s: None, correlation: None }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// User and system time of this process (`/proc/self/stat`, fields 14 and 15, in ticks of 10 ms).
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
+/// Resident memory (`/proc/self/status`, VmRSS).
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,78 @@
+//! The machine a kiosk runs on: real devices, or simulated ones where the configuration says `sim`.
+
+use crate::config::{Config, SIMULATED};
+use crate::device::{self, Camera, Screen};
+use crate::kiosk::Devices;
+use crate::media::canvas::PixelLayout;
+use crate::room::Position;
+use crate::sim;
+use std::sync::Arc;
+
+/// A simulated camera's and screen's outside: what a test or the demo holds in its hand.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    pub glass: sim::screen::Glass,
+    pub front: sim::camera::Cable,
+    pub back: sim::camera::Cable,
+}
+
+impl Simulation {
+    /// The outside of the simulated devices of this configuration.
+    pub fn new(config: &Config, layout: PixelLayout) -> Self {
+        let glass = sim::screen::Glass::new(config.screen.size(), layout, config.screen.rotation);
+        Self { glass, front: Default::default(), back: Default::default() }
+    }
+
+    fn cable(&self, position: Position) -> sim::camera::Cable {
+        match position {
+            Position::Front => self.front.clone(),
+            Position::Back => self.back.clone(),
+        }
+    }
+}
+
+/// The devices this configuration names; the simulated among them are those of `simulation`.
+pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
+    let (cameras, id, cables) = (config.cameras.clone(), config.id.clone(), simulation.clone());
+    let camera = move |position: Position| -> Result<Box<dyn Camera>, device::Error> {
+        let Some(camera) = cameras.get(&position) else {
+            let target = format!("camera.{position:?} of the configuration").to_lowercase();
+            return Err(device::Error {
+                kind: device::Kind::NotFound,
+                operation: "open",
+                errno: None,
+                target,
+            });
+        };
+        if camera.device == SIMULATED {
+            let name = format!("{id}-{position:?}").to_lowercase();
+            let hue = hue(id.as_str(), position);
+            let camera =
+                sim::camera::Camera::open(&name, camera.size(), camera.rate_hz, hue, cables.cable(position))?;
+            return Ok(Box::new(camera));
+        }
+        let choice = device::camera::Choice {
+            device: camera.device.clone(),
+            size: camera.size(),
+            rate_hz: camera.rate_hz,
+        };
+        Ok(Box::new(device::camera::open(&choice)?))
+    };
+    let (settings, glass) = (config.screen.clone(), simulation.glass.clone());
+    let screen = move || -> Result<Box<dyn Screen>, device::Error> {
+        if settings.device == SIMULATED {
+            return Ok(Box::new(sim::screen::Screen::open(glass.clone())));
+        }
+        Ok(Box::new(device::screen::open(&settings.device, settings.flip)?))
+    };
+    Devices { camera: Arc::new(camera), screen: Arc::new(screen) }
+}
+
+/// A colour of its own for each simulated camera.
+pub fn hue(id: &str, position: Position) -> u8 {
+    let sum = id.bytes().fold(7u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    match position {
+        Position::Front => sum,
+        Position::Back => sum.wrapping_add(128),
+    }
+}

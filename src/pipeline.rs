@@ -1,0 +1,404 @@
+//! DATA PLANE: what each thread does with a picture, from the camera to the others, and from the others to the glass.
+//!
+//! ```text
+//!  capture ──► own Video ────────────────────────────────┐
+//!     └──► mailbox ─► encode ─► Fanout ─► every peer     ├─► show ─► canvas ─► screen
+//!  peer ─► Sink ─► bounded queue ─► decode ─► its Video ─┘
+//! ```
+//! Pictures wait in mailboxes where the newest wins; coded packets wait in bounded queues that drop to the next keyframe.
+
+mod show;
+
+pub use show::{Glasswork, show};
+
+use crate::clock::Clock;
+use crate::device::{self, Camera, Kind};
+use crate::geometry::Rotation;
+use crate::mailbox::{Bell, Mailbox};
+use crate::media::Packet;
+use crate::media::frame::{Frame, FramePool};
+use crate::media::h264::{Decoder, Encoder};
+use crate::media::rotate::rotate;
+use crate::room::fault::{Cause, Code};
+use crate::room::message::MemberId;
+use crate::room::{self, Position};
+use crate::supervise::{Failure, Stop};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+/// How often a thread that waits for pictures looks whether it is to end.
+const GLANCE: Duration = Duration::from_millis(250);
+
+/// One member's moving picture on its way to the screen.
+pub struct Video {
+    pictures: Mailbox<Arc<Frame>>,
+    /// Rung when the decoder cannot go on without a keyframe.
+    pub keyframe_needed: Notify,
+    pub meter: Meter,
+}
+
+/// Counts since the start; read as often as anyone likes.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Pictures that came out of the camera or the decoder.
+    pub arrived: AtomicU64,
+    /// Pictures that were drawn.
+    pub shown: AtomicU64,
+    /// When the last one was drawn, and how long after its arrival, in microseconds of the kiosk's clock.
+    pub shown_at_us: AtomicU64,
+    pub latency_us: AtomicU64,
+}
+
+impl Video {
+    fn new(bell: Arc<Bell>) -> Self {
+        Self { pictures: Mailbox::new(bell), keyframe_needed: Notify::new(), meter: Meter::default() }
+    }
+
+    /// Takes the newest picture of this member.
+    pub fn put(&self, frame: Arc<Frame>) {
+        self.meter.arrived.fetch_add(1, Relaxed);
+        self.pictures.put(frame);
+    }
+}
+
+/// What the screen thread reads: what to show, and everybody's pictures.
+pub struct Stage {
+    bell: Arc<Bell>,
+    picture: Mutex<Option<Arc<room::Picture>>>,
+    videos: Mutex<BTreeMap<MemberId, Arc<Video>>>,
+    /// Who wants to see the canvas; answered after the next round. At most [`Stage::MOST_SNAPSHOTS`].
+    snapshots: Mutex<Vec<oneshot::Sender<crate::media::canvas::Canvas>>>,
+    /// Rounds of the screen loop.
+    turns: AtomicU64,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        let bell = Arc::new(Bell::default());
+        Self {
+            bell,
+            picture: Mutex::default(),
+            videos: Mutex::default(),
+            snapshots: Mutex::default(),
+            turns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Stage {
+    const MOST_SNAPSHOTS: usize = 4;
+
+    /// Says what is to be shown from now on.
+    pub fn set(&self, picture: room::Picture) {
+        *lock(&self.picture) = Some(Arc::new(picture));
+        self.bell.ring();
+    }
+
+    /// The member's video, made if there is none.
+    pub fn video(&self, member: &MemberId) -> Arc<Video> {
+        let mut videos = lock(&self.videos);
+        videos.entry(member.clone()).or_insert_with(|| Arc::new(Video::new(self.bell.clone()))).clone()
+    }
+
+    /// Forgets the member's video and its last picture.
+    pub fn forget(&self, member: &MemberId) {
+        lock(&self.videos).remove(member);
+        self.bell.ring();
+    }
+
+    /// All videos there are.
+    pub fn videos(&self) -> Vec<(MemberId, Arc<Video>)> {
+        lock(&self.videos).iter().map(|(member, video)| (member.clone(), video.clone())).collect()
+    }
+
+    /// Asks for the canvas as it is after the next round; refused (sender dropped) when too many wait.
+    pub fn snapshot(&self) -> oneshot::Receiver<crate::media::canvas::Canvas> {
+        let (answer, canvas) = oneshot::channel();
+        let mut waiting = lock(&self.snapshots);
+        if waiting.len() < Self::MOST_SNAPSHOTS {
+            waiting.push(answer);
+        }
+        self.bell.ring();
+        canvas
+    }
+
+    /// How many rounds the screen loop has made: stands still when it hangs.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Relaxed)
+    }
+}
+
+/// The camera's newest picture for the encoder.
+pub struct Inbox {
+    bell: Arc<Bell>,
+    pictures: Mailbox<Arc<Frame>>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        let bell = Arc::new(Bell::default());
+        Self { pictures: Mailbox::new(bell.clone()), bell }
+    }
+}
+
+/// Takes pictures from `camera`, brings them upright, and hands them to the own tile and the encoder until told to stop.
+///
+/// # Errors
+/// The camera's failure; a camera that delivers nothing but bad frames for a second is one too.
+pub fn capture(
+    camera: &mut dyn Camera,
+    rotation: Rotation,
+    clock: Clock,
+    (own, inbox): (&Video, &Inbox),
+    works: &dyn Fn(),
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let (mut raw, mut upright) = (FramePool::default(), FramePool::default());
+    let (size, most_bad) = (camera.mode().size, camera.mode().rate_hz.max(1.0) as u32);
+    let mut bad = 0;
+    while !stop.is_told() {
+        let captured = raw.produce(size, |frame| {
+            camera.capture(frame)?;
+            frame.captured = clock.mono();
+            Ok(())
+        });
+        let frame = match captured {
+            Ok(frame) => frame,
+            Err(device::Error { kind: Kind::BadFrame, .. }) if bad < most_bad => {
+                bad += 1;
+                continue;
+            }
+            Err(error) => return Err(camera_failure(error)),
+        };
+        bad = 0;
+        let frame = match rotation {
+            Rotation::None => frame,
+            _ => upright.produce(rotation.size(size), |turned| {
+                rotate(&frame, rotation, turned);
+                Ok::<_, Failure>(())
+            })?,
+        };
+        own.put(frame.clone());
+        inbox.pictures.put(frame);
+        works();
+    }
+    Ok(())
+}
+
+/// Where one connection takes coded pictures; false if it dropped this one.
+pub type Outlet = Box<dyn Fn(&Arc<Packet>) -> bool + Send + Sync>;
+
+/// Gives each coded picture to every connection, and gathers their wishes for keyframes.
+#[derive(Default)]
+pub struct Fanout {
+    outlets: Mutex<BTreeMap<MemberId, Outlet>>,
+    keyframe_wanted: AtomicBool,
+}
+
+impl Fanout {
+    /// Keyframes are large: however many ask, one in this time.
+    const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+    /// Adds or replaces a member's outlet. It begins with a keyframe.
+    pub fn add(&self, member: MemberId, outlet: Outlet) {
+        lock(&self.outlets).insert(member, outlet);
+        self.want_keyframe();
+    }
+
+    pub fn remove(&self, member: &MemberId) {
+        lock(&self.outlets).remove(member);
+    }
+
+    pub fn want_keyframe(&self) {
+        self.keyframe_wanted.store(true, Relaxed);
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.outlets).is_empty()
+    }
+
+    fn send(&self, packet: &Arc<Packet>) {
+        // Not `all`: each outlet is to get it.
+        let dropped = lock(&self.outlets).values().filter(|outlet| !outlet(packet)).count();
+        if dropped > 0 {
+            self.want_keyframe();
+        }
+    }
+}
+
+/// Encodes the newest picture, once for all members, until told to stop. While there is no member it does nothing.
+///
+/// # Errors
+/// The encoder refused a picture.
+pub fn encode(
+    inbox: &Inbox,
+    fanout: &Fanout,
+    (rate_hz, bitrate_bps): (f32, u32),
+    works: &dyn Fn(),
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let failed = |error: anyhow::Error| Failure {
+        code: Code::Internal,
+        cause: Cause { op: "encode".into(), errno: Some(format!("{error:#}")), target: None },
+    };
+    let mut encoder: Option<Encoder> = None;
+    let mut last_keyframe = None;
+    while !stop.is_told() {
+        inbox.bell.wait(GLANCE);
+        let Some(frame) = inbox.pictures.take() else { continue };
+        if fanout.is_empty() {
+            continue;
+        }
+        let encoder = match &mut encoder {
+            Some(encoder) => encoder,
+            None => encoder.insert(
+                Encoder::new(frame.size(), rate_hz, bitrate_bps).map_err(|error| failed(error.into()))?,
+            ),
+        };
+        let rested =
+            last_keyframe.is_none_or(|last| frame.captured.saturating_sub(last) >= Fanout::KEYFRAME_INTERVAL);
+        let keyframe = rested && fanout.keyframe_wanted.swap(false, Relaxed);
+        let encoded = encoder.encode(&frame, rtp_time(frame.captured), keyframe);
+        if let Some(packet) = encoded.map_err(|error| failed(error.into()))? {
+            if packet.keyframe {
+                last_keyframe = Some(frame.captured);
+            }
+            fanout.send(&Arc::new(packet));
+            works();
+        }
+    }
+    Ok(())
+}
+
+/// The time of a picture in the 90 kHz clock of RFC 6184; wraps.
+fn rtp_time(captured: Duration) -> u32 {
+    (captured.as_nanos() * 9 / 100_000) as u32
+}
+
+struct Job {
+    video: Weak<Video>,
+    stream: u64,
+    packet: Packet,
+    arrived: Duration,
+}
+
+/// As many decoding threads as cores; each stream stays with one of them.
+pub struct Decoders {
+    workers: Vec<SyncSender<Job>>,
+    streams: AtomicU64,
+    clock: Clock,
+}
+
+impl Decoders {
+    /// Access units that wait for one worker. Full: the stream drops to its next keyframe.
+    const QUEUE: usize = 64;
+
+    /// The pool and the work of each of its threads, to be run with [`decode`].
+    pub fn new(workers: usize, clock: Clock) -> (Self, Vec<Jobs>) {
+        let (workers, jobs) = (0..workers.max(1))
+            .map(|_| {
+                let (sender, receiver) = sync_channel(Self::QUEUE);
+                (sender, Jobs(receiver))
+            })
+            .unzip();
+        (Self { workers, streams: AtomicU64::new(0), clock }, jobs)
+    }
+
+    /// A sink for a new stream whose pictures go to `video`, as long as somebody else holds that.
+    pub fn sink(&self, video: &Arc<Video>) -> Box<dyn FnMut(Packet) -> bool + Send> {
+        let stream = self.streams.fetch_add(1, Relaxed);
+        let worker = self.workers[stream as usize % self.workers.len()].clone();
+        let (video, clock) = (Arc::downgrade(video), self.clock);
+        Box::new(move |packet| {
+            worker.try_send(Job { video: video.clone(), stream, packet, arrived: clock.mono() }).is_ok()
+        })
+    }
+}
+
+/// The queue of one decoding thread.
+pub struct Jobs(Receiver<Job>);
+
+/// Decodes what comes until told to stop or nobody can send any more. A stream that is damaged asks for a keyframe
+/// and its last good picture stays.
+pub fn decode(jobs: &Jobs, stop: &Stop) -> Result<(), Failure> {
+    let mut streams: HashMap<u64, (Weak<Video>, Decoder, FramePool)> = HashMap::new();
+    while !stop.is_told() {
+        let job = match jobs.0.recv_timeout(GLANCE) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                streams.retain(|_, (video, ..)| video.strong_count() > 0);
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let Some(video) = job.video.upgrade() else { continue };
+        if !streams.contains_key(&job.stream) {
+            streams.retain(|_, (video, ..)| video.strong_count() > 0);
+            let decoder = Decoder::new().map_err(|error| Failure {
+                code: Code::DecodeFailed,
+                cause: Cause { op: "open decoder".into(), errno: Some(error.to_string()), target: None },
+            })?;
+            streams.insert(job.stream, (job.video.clone(), decoder, FramePool::default()));
+        }
+        let (_, decoder, pool) = streams.get_mut(&job.stream).expect("it was put there above");
+        match decoder.decode(&job.packet, pool, job.arrived) {
+            Ok(Some(frame)) => video.put(frame),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "picture not decoded");
+                video.keyframe_needed.notify_one();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A camera's failure in the words of faults.
+pub fn camera_failure(error: device::Error) -> Failure {
+    let code = match error.kind {
+        Kind::NotFound => Code::CameraNotFound,
+        Kind::Busy => Code::CameraBusy,
+        Kind::NotAuthorized => Code::CameraNotAuthorized,
+        Kind::Format => Code::CameraFormat,
+        Kind::NoBandwidth => Code::CameraNoBandwidth,
+        Kind::Gone => Code::CameraGone,
+        Kind::Stalled => Code::CameraStalled,
+        Kind::BadFrame => Code::CameraBadFrame,
+    };
+    Failure { code, cause: cause(error) }
+}
+
+/// A screen's failure in the words of faults.
+pub fn screen_failure(error: device::Error) -> Failure {
+    let code = match error.kind {
+        Kind::Format => Code::ScreenFormat,
+        Kind::Gone => Code::ScreenModeChanged,
+        _ => Code::ScreenOpen,
+    };
+    Failure { code, cause: cause(error) }
+}
+
+fn cause(error: device::Error) -> Cause {
+    let errno = error.errno.map(|errno| std::io::Error::from_raw_os_error(errno).to_string());
+    Cause { op: error.operation.into(), errno, target: Some(error.target) }
+}
+
+/// A camera's mode as `info` shows it.
+pub fn camera_info(position: Position, mode: &device::CameraMode) -> room::CameraInfo {
+    room::CameraInfo {
+        position,
+        name: mode.name.clone(),
+        format: String::from_utf8_lossy(&mode.fourcc).into_owned(),
+        width: mode.size.width,
+        height: mode.size.height,
+        rate_hz: mode.rate_hz,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,258 @@
+//! The screen thread: collects what is new, draws it, brings it to the glass, at its own pace.
+
+use super::{Stage, Video, lock, screen_failure};
+use crate::clock::Clock;
+use crate::device::Screen;
+use crate::geometry::{Orientation, Rect, Rotation};
+use crate::media::canvas::Canvas;
+use crate::media::compose::{Compositor, fill, veil};
+use crate::media::frame::Frame;
+use crate::media::signs::{self, palette};
+use crate::media::text::Fonts;
+use crate::room::message::MemberId;
+use crate::room::{Event, Mode, Picture, Scene, ScreenInfo, Tile, TileState};
+use crate::supervise::{Failure, Stop};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Without news the loop turns this often: fresh enough to see a picture grow old.
+const IDLE: Duration = Duration::from_millis(200);
+/// The shortest time between two pictures on the glass: 60 a second.
+const PERIOD: Duration = Duration::from_micros(16_600);
+/// What arrives within this time goes onto the glass together.
+const COLLECT: Duration = Duration::from_millis(4);
+/// A picture older than this is veiled, and its tile stalled.
+const STALE: Duration = Duration::from_secs(1);
+/// A picture older than this gives way to the placeholder.
+const GONE: Duration = Duration::from_secs(3);
+
+/// What the screen thread brings along.
+pub struct Glasswork {
+    pub fonts: Fonts,
+    /// How the screen is mounted.
+    pub rotation: Rotation,
+    pub clock: Clock,
+}
+
+/// How a tile looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Look {
+    Picture,
+    Veiled,
+    Placeholder,
+}
+
+/// A tile with its last picture.
+struct Pane {
+    tile: Tile,
+    video: Arc<Video>,
+    frame: Option<Arc<Frame>>,
+    /// When the frame came to this thread.
+    since: Duration,
+    /// What is on the canvas; `None` if nothing yet.
+    drawn: Option<Look>,
+    /// Whether the room was told that the tile is live.
+    told_live: bool,
+}
+
+impl Pane {
+    fn look(&self, now: Duration) -> Look {
+        let off = matches!(self.tile.state, TileState::Off | TileState::Paused | TileState::Failed);
+        match now.saturating_sub(self.since) {
+            _ if self.frame.is_none() || off => Look::Placeholder,
+            age if age > GONE => Look::Placeholder,
+            age if age > STALE => Look::Veiled,
+            _ => Look::Picture,
+        }
+    }
+}
+
+/// Draws the stage onto `screen` until told to stop. Tells the room which tiles come to life and which stall.
+///
+/// # Errors
+/// The screen's failure.
+pub fn show(
+    screen: &mut dyn Screen,
+    stage: &Stage,
+    glasswork: &mut Glasswork,
+    tell: &dyn Fn(Event),
+    works: &dyn Fn(),
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let mode = screen.mode().clone();
+    let mut canvas = Canvas::new(mode.size, mode.layout, glasswork.rotation);
+    let size = canvas.logical_size();
+    let bits_per_pixel = 8 * mode.layout.bytes_per_pixel as u32;
+    let name = mode.name.clone();
+    let info = ScreenInfo { name, width: size.width, height: size.height, bits_per_pixel, flip: mode.flip };
+    tell(Event::ScreenOpened { info });
+
+    let clock = glasswork.clock;
+    let mut compositor = Compositor::default();
+    let mut set: Option<Arc<Picture>> = None;
+    let mut panes: Vec<Pane> = Vec::new();
+    let mut everything = true;
+    let mut last = Duration::ZERO;
+    while !stop.is_told() {
+        if stage.bell.wait(IDLE) {
+            let rest = (last + PERIOD).saturating_sub(clock.mono());
+            stop.wait(rest.max(COLLECT));
+        }
+        last = clock.mono();
+        stage.turns.fetch_add(1, Relaxed);
+
+        let wanted = lock(&stage.picture).clone();
+        if let Some(wanted) = wanted.filter(|wanted| set.as_ref().is_none_or(|set| !Arc::ptr_eq(set, wanted)))
+        {
+            everything |= set.as_ref().is_none_or(|set| !same_places(set, &wanted));
+            arrange(&mut panes, &wanted, stage, last);
+            set = Some(wanted);
+        }
+        let Some(picture) = &set else { continue };
+
+        let mut changed = Vec::new();
+        if everything {
+            background(&mut canvas, picture, &mut glasswork.fonts);
+            panes.iter_mut().for_each(|pane| pane.drawn = None);
+            changed.push(Rect::of(canvas.physical_size()));
+        }
+        for pane in &mut panes {
+            let fresh = collect(pane, last, tell);
+            let look = pane.look(last);
+            let drawn = !fresh && pane.drawn.as_ref() == Some(&look);
+            if drawn || picture.identify.is_some() {
+                continue;
+            }
+            draw(&mut canvas, &mut compositor, &mut glasswork.fonts, pane, &look);
+            if fresh && look == Look::Picture {
+                pane.video.meter.shown.fetch_add(1, Relaxed);
+            }
+            pane.drawn = Some(look);
+            if !everything {
+                changed.push(canvas.physical(pane.tile.area));
+            }
+        }
+        if !changed.is_empty() {
+            overlay(&mut canvas, picture, &mut glasswork.fonts, &mut changed);
+            screen.present(&canvas, &changed).map_err(screen_failure)?;
+            works();
+            measure(&panes, clock.mono());
+        }
+        everything = false;
+        for answer in lock(&stage.snapshots).drain(..) {
+            // Who does not wait any more gets nothing.
+            let _ = answer.send(canvas.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Whether two pictures differ in tiles' looks only, not in places or in what lies over them.
+fn same_places(one: &Picture, other: &Picture) -> bool {
+    let areas = |picture: &Picture| match &picture.scene {
+        Scene::Grid { tiles } => tiles.iter().map(|tile| tile.area).collect(),
+        Scene::Idle { .. } => Vec::new(),
+    };
+    let idle = |picture: &Picture| matches!(picture.scene, Scene::Idle { .. });
+    areas(one) == areas(other)
+        && (!idle(one) || one.scene == other.scene)
+        && idle(one) == idle(other)
+        && (&one.identify, &one.notice) == (&other.identify, &other.notice)
+}
+
+/// Makes one pane a tile, in the tiles' order; members who were there keep their picture.
+fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duration) {
+    let tiles: &[Tile] = match &picture.scene {
+        Scene::Grid { tiles } => tiles,
+        Scene::Idle { .. } => &[],
+    };
+    let mut before = std::mem::take(panes);
+    for tile in tiles {
+        let video = stage.video(&tile.member);
+        let known = before.iter().position(|pane| pane.tile.member == tile.member);
+        let mut pane = match known.map(|index| before.swap_remove(index)) {
+            Some(pane) if Arc::ptr_eq(&pane.video, &video) => pane,
+            _ => Pane { tile: tile.clone(), video, frame: None, since: now, drawn: None, told_live: false },
+        };
+        if pane.tile != *tile {
+            // A new state alone may leave the picture as it is; anything else is drawn anew.
+            let state_alone =
+                Tile { state: pane.tile.state, reason: pane.tile.reason.clone(), ..tile.clone() };
+            if pane.tile != state_alone || pane.drawn != Some(Look::Picture) {
+                pane.drawn = None;
+            }
+            pane.tile = tile.clone();
+        }
+        panes.push(pane);
+    }
+}
+
+/// Takes the pane's newest picture; tells of first pictures and of pictures that stopped. True if there is a new one.
+fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
+    let member = || -> MemberId { pane.tile.member.clone() };
+    match pane.video.pictures.take() {
+        Some(frame) => {
+            if !pane.told_live {
+                tell(Event::TileLive { member: member() });
+            }
+            (pane.frame, pane.since, pane.told_live) = (Some(frame), now, true);
+            true
+        }
+        None => {
+            if pane.told_live && now.saturating_sub(pane.since) > STALE {
+                tell(Event::TileStalled { member: member() });
+                pane.told_live = false;
+            }
+            false
+        }
+    }
+}
+
+/// What lies behind the tiles, or instead of them.
+fn background(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts) {
+    match (&picture.identify, &picture.scene) {
+        (Some(id), _) => signs::identify(canvas, fonts, id, "This is the kiosk you asked for."),
+        (None, Scene::Idle { title, line }) => signs::idle(canvas, fonts, title, line),
+        (None, Scene::Grid { .. }) => fill(canvas, Rect::of(canvas.logical_size()), palette::GROUND),
+    }
+}
+
+fn draw(canvas: &mut Canvas, compositor: &mut Compositor, fonts: &mut Fonts, pane: &Pane, look: &Look) {
+    let tile = &pane.tile;
+    let name: &str = if tile.name.is_empty() { tile.member.as_str() } else { &tile.name };
+    match &pane.frame {
+        Some(frame) if *look != Look::Placeholder => {
+            let mirror = tile.mirror && tile.mode == Mode::Camera;
+            let orientation = Orientation { mirror, rotation: Rotation::None };
+            compositor.draw(canvas, tile.area, frame, tile.fit, orientation, palette::GROUND);
+            if *look == Look::Veiled {
+                veil(canvas, tile.area);
+            }
+            signs::label(canvas, fonts, tile.area, name);
+        }
+        _ => signs::placeholder(canvas, fonts, tile.area, name, &tile.reason),
+    }
+}
+
+/// What lies over the tiles: drawn again whenever something below it was.
+fn overlay(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts, changed: &mut Vec<Rect>) {
+    if let Some(text) = &picture.notice {
+        let area = Rect::of(canvas.logical_size());
+        let strip = signs::notice(canvas, fonts, area, text);
+        changed.push(canvas.physical(strip));
+    }
+}
+
+fn measure(panes: &[Pane], now: Duration) {
+    for pane in panes.iter().filter(|pane| pane.drawn == Some(Look::Picture)) {
+        let Some(frame) = &pane.frame else { continue };
+        let meter = &pane.video.meter;
+        let micros = |duration: Duration| duration.as_micros() as u64;
+        // A picture drawn earlier was measured then.
+        if meter.shown_at_us.load(Relaxed) < micros(pane.since) {
+            meter.shown_at_us.store(micros(now), Relaxed);
+            meter.latency_us.store(micros(now.saturating_sub(frame.captured)), Relaxed);
+        }
+    }
+}

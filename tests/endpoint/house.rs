@@ -1,0 +1,234 @@
+//! A broker, kiosks, and a controller that sees everything: the ground the endpoint tests stand on.
+
+use parlor::config::{Broker, Camera, Config, Link, Room, SIMULATED, Screen};
+use parlor::geometry::{Rotation, Size};
+use parlor::kiosk;
+use parlor::link::mqtt::{self, MqttEvent};
+use parlor::machine::{self, Simulation};
+use parlor::media::canvas::{Canvas, PixelLayout};
+use parlor::room::message::{Incoming, MemberId, Subscription};
+use parlor::room::{Position, Publication};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Far more than anything here takes; these machines are shared.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub struct House {
+    broker: parlor::sim::broker::Broker,
+    publish: mpsc::Sender<Publication>,
+    heard: mpsc::Receiver<MqttEvent>,
+    /// The last payload of each topic.
+    last: BTreeMap<String, bytes::Bytes>,
+    /// Every event, by its topic.
+    events: Vec<(String, Value)>,
+    stop: watch::Sender<bool>,
+    kiosks: Vec<JoinHandle<anyhow::Result<kiosk::End>>>,
+}
+
+pub struct Kiosk {
+    pub simulation: Simulation,
+}
+
+impl House {
+    pub async fn open() -> Self {
+        let broker = tokio::task::spawn_blocking(|| parlor::sim::broker::start(0)).await;
+        let broker = broker.expect("no panic").expect("a broker");
+        let (publish, publications) = mpsc::channel(64);
+        let (told, heard) = mpsc::channel(1024);
+        let settings = mqtt::Settings {
+            host: "127.0.0.1".into(),
+            port: broker.port,
+            id: "controller".into(),
+            password: None,
+            prefix: "parlor/1".into(),
+            will: publication("controller/state", "{}", true),
+            subscriptions: vec![Subscription { topic: "#".into(), retain_handling_never: false }],
+        };
+        tokio::spawn(mqtt::run(settings, publications, told));
+        let (stop, _) = watch::channel(false);
+        Self { broker, publish, heard, last: BTreeMap::new(), events: Vec::new(), stop, kiosks: Vec::new() }
+    }
+
+    pub fn configuration(&self, id: &str) -> Config {
+        let camera = Camera::simulated(Size::new(320, 240), 15);
+        Config {
+            id: MemberId::parse(id).expect("an id"),
+            prefix: "parlor/1".into(),
+            broker: Broker { host: "127.0.0.1".into(), port: self.broker.port, password: None },
+            cameras: BTreeMap::from([(Position::Front, camera.clone()), (Position::Back, camera)]),
+            screen: Screen {
+                device: SIMULATED.into(),
+                rotation: Rotation::None,
+                flip: false,
+                width: 640,
+                height: 360,
+                font: None,
+            },
+            room: Room::default(),
+            link: Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Link::default() },
+        }
+    }
+
+    pub async fn kiosk(&mut self, id: &str) -> Kiosk {
+        self.kiosk_with(self.configuration(id), PixelLayout::XRGB8888).await
+    }
+
+    pub async fn kiosk_with(&mut self, config: Config, layout: PixelLayout) -> Kiosk {
+        let simulation = Simulation::new(&config, layout);
+        let devices = machine::devices(&config, &simulation);
+        let mut stopped = self.stop.subscribe();
+        self.kiosks.push(tokio::spawn(async move {
+            let stop = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            kiosk::run(config, devices, stop).await
+        }));
+        Kiosk { simulation }
+    }
+
+    pub async fn desire(&self, id: &str, document: Value) {
+        self.publish_raw(&format!("{id}/desired"), &document.to_string(), true).await;
+    }
+
+    pub async fn clear(&self, id: &str) {
+        self.publish_raw(&format!("{id}/desired"), "", true).await;
+    }
+
+    pub async fn publish_raw(&self, topic: &str, payload: &str, retained: bool) {
+        self.publish.send(publication(topic, payload, retained)).await.expect("the controller runs");
+    }
+
+    /// Waits until the last document on `topic` is as wanted.
+    pub async fn until(&mut self, topic: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let value = |payload: &bytes::Bytes| serde_json::from_slice::<Value>(payload).ok();
+        if let Some(value) = self.last.get(topic).and_then(value).filter(&wanted) {
+            return value;
+        }
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let message = self.hear(topic, deadline).await;
+            if message.topic == topic
+                && let Some(value) = value(&message.payload).filter(&wanted)
+            {
+                return value;
+            }
+        }
+    }
+
+    /// Waits for the empty payload that says "healed".
+    pub async fn until_cleared(&mut self, topic: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.last.get(topic).is_some_and(|payload| payload.is_empty()) {
+            self.hear(topic, deadline).await;
+        }
+    }
+
+    pub async fn until_error(&mut self, id: &str, wanted: impl Fn(&Value) -> bool) {
+        self.last.remove(&format!("{id}/error"));
+        self.until(&format!("{id}/error"), wanted).await;
+    }
+
+    /// Waits for an event that this kiosk says, or has said.
+    pub async fn until_event(&mut self, id: &str, wanted: impl Fn(&Value) -> bool) {
+        let topic = format!("{id}/event");
+        let deadline = Instant::now() + LIMIT;
+        while !self.events.iter().any(|(said, event)| *said == topic && wanted(event)) {
+            self.hear(&topic, deadline).await;
+        }
+    }
+
+    /// The operator's snapshot of the screen: the file.
+    pub async fn snapshot(&self, id: &str) -> Vec<u8> {
+        let file =
+            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}-{}.png", self.broker.port));
+        let mut ctl = tokio::process::Command::new(env!("CARGO_BIN_EXE_parlor"));
+        ctl.args(["ctl", "--broker", &format!("127.0.0.1:{}", self.broker.port), "snapshot", id]).arg(&file);
+        let output = ctl.output().await.expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read(file).expect("the file was written")
+    }
+
+    /// Waits until the screen, seen from afar, looks like this.
+    pub async fn shows(&self, kiosk: &Kiosk, wanted: &[&str]) {
+        let glass = &kiosk.simulation.glass;
+        let mut changes = glass.changes();
+        let look = || glass.look(|canvas| text(canvas, &["lobby", "ward"]));
+        let seen = tokio::time::timeout(LIMIT, async {
+            while look() != wanted {
+                changes.changed().await.expect("the screen lives as long as the test");
+            }
+        });
+        if seen.await.is_err() {
+            panic!("the screen shows\n{}\nnot\n{}", look().join("\n"), wanted.join("\n"));
+        }
+    }
+
+    /// Ends all kiosks: each must say goodbye.
+    pub async fn close(mut self) {
+        self.stop.send_replace(true);
+        for kiosk in std::mem::take(&mut self.kiosks) {
+            let end = tokio::time::timeout(LIMIT, kiosk).await.expect("ends in time");
+            assert_eq!(end.expect("no panic").expect("no error"), kiosk::End::Stopped);
+        }
+        self.until("lobby/state", |state| state["state"] == "offline").await;
+    }
+
+    async fn hear(&mut self, waiting_for: &str, deadline: Instant) -> Incoming {
+        loop {
+            let heard = tokio::time::timeout_at(deadline, self.heard.recv()).await;
+            let heard =
+                heard.unwrap_or_else(|_| panic!("nothing fitting on {waiting_for}; last: {:#?}", self.last));
+            if let MqttEvent::Message(message) = heard.expect("the controller runs") {
+                self.last.insert(message.topic.clone(), message.payload.clone());
+                if message.topic.ends_with("/event") {
+                    let event = serde_json::from_slice(&message.payload).expect("events are JSON");
+                    self.events.push((message.topic.clone(), event));
+                }
+                return message;
+            }
+        }
+    }
+}
+
+fn publication(topic: &str, payload: &str, retained: bool) -> Publication {
+    Publication {
+        topic: topic.into(),
+        payload: payload.to_owned().into(),
+        retained,
+        qos: 1,
+        expiry_s: None,
+        correlation: None,
+    }
+}
+
+/// The screen as two rows of twenty: whose camera shows there. A small letter is the front camera of that kiosk, a
+/// capital its back camera, a dot none. Looked at is the upper third of each row, clear of numbers and names.
+fn text(canvas: &Canvas, kiosks: &[&str]) -> Vec<String> {
+    let size = canvas.logical_size();
+    let cell = |row: u32, column: u32| {
+        let (x, y) = (size.width * (2 * column + 1) / 40, size.height / 2 * row + size.height / 6);
+        let pixel = canvas.pixel(x, y);
+        let [red, green, blue] = [pixel.red, pixel.green, pixel.blue].map(f32::from);
+        let luma = 0.299 * red + 0.587 * green + 0.114 * blue;
+        let (cb, cr) = (0.564 * (blue - luma), 0.713 * (red - luma));
+        if cb.hypot(cr) < 15.0 {
+            return '.';
+        }
+        let turn = cr.atan2(cb) / std::f32::consts::TAU;
+        let cameras = kiosks.iter().flat_map(|id| {
+            let letter = id.chars().next().expect("a name");
+            [(Position::Front, letter), (Position::Back, letter.to_ascii_uppercase())]
+                .map(|(position, letter)| (f32::from(machine::hue(id, position)) / 256.0, letter))
+        });
+        let off = |hue: f32| ((turn - hue).rem_euclid(1.0)).min((hue - turn).rem_euclid(1.0));
+        cameras
+            .min_by(|(one, _), (other, _)| off(*one).total_cmp(&off(*other)))
+            .map_or('?', |(_, letter)| letter)
+    };
+    (0..2).map(|row| (0..20).map(|column| cell(row, column)).collect()).collect()
+}
