@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel lint rust
+.PHONY: help demo test test-kernel figures lint rust
 
 help: ## Prints this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,10 +24,15 @@ test-kernel: rust ## The daemon on V4L2 cameras and /dev/fb0 in a virtual machin
 	@echo "Fetching a stock Debian kernel and QEMU (the first time, about a minute), then booting it. No KVM is needed."
 	board/testbed/test-kernel
 
+figures: rust ## The figures of the README, measured on this machine in about a minute
+	@board/install-packages build
+	cargo run --locked -- demo --figures --screen 1920x1080
+
 lint: rust ## Formatting and clippy, warnings are errors
 	@board/install-packages build
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test kernel -- -D warnings
 
 rust:
 	@board/check-rust

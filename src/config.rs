@@ -48,10 +48,10 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// A simulated camera of this size and rate.
-    pub fn simulated(size: Size, rate_hz: u32) -> Self {
-        let device = SIMULATED.to_owned();
-        Self { device, width: size.width, height: size.height, rate_hz, rotation: Rotation::None }
+    /// A camera that stands upright.
+    pub fn upright(device: &str, size: Size, rate_hz: u32) -> Self {
+        let (width, height, rotation) = (size.width, size.height, Rotation::None);
+        Self { device: device.to_owned(), width, height, rate_hz, rotation }
     }
 
     /// The wanted size, before rotation.

@@ -1,11 +1,13 @@
 //! A broker and a room of whole kiosks on simulated devices in one process: the newcomer's first look, and the proof
 //! that pictures move on every tile.
 
+mod figures;
 mod page;
 mod tally;
 
 use crate::config::{self, Config};
-use crate::geometry::{Fit, Rotation, Size};
+use crate::device;
+use crate::geometry::{Fit, Rect, Rotation, Size};
 use crate::kiosk::{self, End};
 use crate::link::mqtt::{self, MqttEvent};
 use crate::machine::{self, Simulation};
@@ -15,6 +17,7 @@ use crate::room::message::{MemberId, Subscription};
 use crate::room::{Position, Publication};
 use crate::sim::broker::{self, Broker};
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +36,9 @@ pub struct Options {
     /// Writes the first kiosk's screen to this PNG file when the time is over.
     #[arg(long, value_name = "FILE", requires = "seconds")]
     pub snapshot: Option<PathBuf>,
+    /// Measures how fast the room follows its documents, prints it, and ends.
+    #[arg(long, conflicts_with = "seconds")]
+    pub figures: bool,
     /// Size of each kiosk's screen.
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1280x720", value_parser = size)]
     pub screen: Size,
@@ -77,7 +83,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             options.stop_kiosk.as_deref().is_none_or(|stop| MEMBERS.iter().any(|(id, _)| *id == stop));
         ensure!(known, "--stop-kiosk: the kiosks are {}", MEMBERS.map(|(id, _)| id).join(", "));
     }
-    let demo = Demo::start(options.screen, options.broker_port).await?;
+    // The numbers that are looked for stand in simulated pictures only.
+    let unattended = options.figures || options.seconds.is_some();
+    let cameras = if unattended { Vec::new() } else { real_cameras() };
+    let demo = Demo::start(options.screen, options.broker_port, cameras).await?;
+    if options.figures {
+        println!("{}", figures::measure(&demo).await?);
+        demo.end().await;
+        return Ok(ExitCode::SUCCESS);
+    }
     let page = page::serve(options.port, demo.glasses()).await?;
     demo.introduce(&page);
     let end = async {
@@ -121,15 +135,18 @@ struct DemoKiosk {
 }
 
 impl Demo {
-    /// Starts the broker and the kiosks, and puts them into a room.
+    /// Starts the broker and the kiosks, and puts them into a room. The first kiosk has these cameras (front, back);
+    /// what is missing is simulated.
     ///
     /// # Errors
     /// No port for the broker, or a kiosk that cannot start.
-    pub async fn start(screen: Size, broker_port: u16) -> anyhow::Result<Self> {
+    pub async fn start(screen: Size, broker_port: u16, cameras: Vec<String>) -> anyhow::Result<Self> {
         let broker = tokio::task::spawn_blocking(move || broker::start(free_port(broker_port))).await??;
         let mut kiosks = Vec::new();
+        let mut cameras = cameras;
         for (id, _) in MEMBERS {
-            kiosks.push(DemoKiosk::start(configuration(id, broker.port, screen)));
+            kiosks.push(DemoKiosk::start(configuration(id, broker.port, screen, &cameras)));
+            cameras.clear();
         }
         let tally = Tally::new(CAMERA);
         for kiosk in &kiosks {
@@ -144,26 +161,41 @@ impl Demo {
             password: None,
             prefix: "parlor/1".into(),
             will: retained("demo-controller/state", json!({ "state": "offline" })),
-            subscriptions: vec![Subscription { topic: "+/reported".into(), retain_handling_never: false }],
+            subscriptions: ["+/reported", "+/stats"]
+                .map(|topic| Subscription { topic: topic.into(), retain_handling_never: false })
+                .into(),
         };
         tokio::spawn(mqtt::run(settings, publications, told));
         let control = tokio::spawn(follow(events, tally.clone()));
         let demo = Self { broker, kiosks, publish, control, tally };
-        demo.make_room().await?;
+        demo.make_room(&MEMBERS).await?;
         Ok(demo)
     }
 
-    async fn make_room(&self) -> anyhow::Result<()> {
-        let members: Vec<Value> = MEMBERS
+    /// Writes each kiosk's document: a room of these members; the others leave.
+    async fn make_room(&self, members: &[(&str, &str)]) -> anyhow::Result<()> {
+        let listed: Vec<Value> = members
             .iter()
             .map(|(id, name)| json!({ "openid": id, "name": name, "object-fit": "cover" }))
             .collect();
         for (id, _) in MEMBERS {
-            let document = json!({ "rev": 1, "room": ROOM, "members": members });
-            let sent = self.publish.send(retained(&format!("{id}/desired"), document)).await;
+            let mut publication =
+                retained(&format!("{id}/desired"), json!({ "room": ROOM, "members": listed }));
+            if !members.iter().any(|(member, _)| *member == id) {
+                publication.payload = Bytes::new();
+            }
+            let sent = self.publish.send(publication).await;
             ensure!(sent.is_ok(), "the connection to the demo's own broker has ended");
         }
         Ok(())
+    }
+
+    /// Pictures of these members shown and dropped so far, over the kiosks of the same, as their `stats` say.
+    fn counts(&self, members: &[(&str, &str)]) -> (u64, u64) {
+        let listed = |id: &str| members.iter().any(|(member, _)| *member == id);
+        let counts = self.tally.counts();
+        let counted = counts.iter().filter(|((kiosk, member), _)| listed(kiosk) && listed(member));
+        counted.fold((0, 0), |(shown, dropped), (_, count)| (shown + count.0, dropped + count.1))
     }
 
     fn glasses(&self) -> Vec<(String, crate::sim::screen::Glass)> {
@@ -301,14 +333,22 @@ impl std::fmt::Display for Report {
     }
 }
 
-fn configuration(id: &str, broker_port: u16, screen: Size) -> Config {
-    let camera = config::Camera::simulated(CAMERA, RATE_HZ);
+/// The cameras this machine has.
+fn real_cameras() -> Vec<String> {
+    let found = device::camera::list().into_iter();
+    found.map(|camera| camera.path.to_string_lossy().into_owned()).take(2).collect()
+}
+
+fn configuration(id: &str, broker_port: u16, screen: Size, cameras: &[String]) -> Config {
+    let camera = |device: &str| config::Camera::upright(device, CAMERA, RATE_HZ);
+    let [front, back] =
+        [0, 1].map(|index| camera(cameras.get(index).map_or(config::SIMULATED, String::as_str)));
     let font = FONTS.iter().map(PathBuf::from).find(|font| font.exists());
     Config {
         id: MemberId::parse(id).expect("the names above are ids"),
         prefix: "parlor/1".into(),
         broker: config::Broker { host: "127.0.0.1".into(), port: broker_port, password: None },
-        cameras: BTreeMap::from([(Position::Front, camera.clone()), (Position::Back, camera)]),
+        cameras: BTreeMap::from([(Position::Front, front), (Position::Back, back)]),
         screen: config::Screen {
             device: config::SIMULATED.into(),
             rotation: Rotation::None,
@@ -317,7 +357,7 @@ fn configuration(id: &str, broker_port: u16, screen: Size) -> Config {
             height: screen.height,
             font,
         },
-        room: config::Room { stats_interval: Duration::ZERO, ..Default::default() },
+        room: config::Room { stats_interval: Duration::from_secs(1), ..Default::default() },
         link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
     }
 }
@@ -328,20 +368,33 @@ const FONTS: [&str; 2] = [
     "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
 ];
 
-/// Hears what the kiosks report and tells the tally where the tiles are.
+/// Hears what the kiosks say and tells the tally where the tiles are and how many pictures they count themselves.
 async fn follow(mut events: mpsc::Receiver<MqttEvent>, tally: Tally) {
     while let Some(event) = events.recv().await {
         let MqttEvent::Message(message) = event else { continue };
-        let Some(kiosk) = message.topic.strip_suffix("/reported") else { continue };
-        let Ok(reported) = serde_json::from_slice::<Value>(&message.payload) else { continue };
-        let tiles = reported["tiles"].as_array().into_iter().flatten().filter_map(|tile| {
-            let side = |index: usize| tile["area"][index].as_u64().and_then(|side| u32::try_from(side).ok());
-            let area = crate::geometry::Rect::new(side(0)?, side(1)?, side(2)?, side(3)?);
-            let fit: Fit = serde_json::from_value(tile["object-fit"].clone()).ok()?;
-            Some((tile["openid"].as_str()?.to_owned(), area, fit))
-        });
-        tally.place(kiosk, tiles.collect());
+        let Some((kiosk, topic)) = message.topic.split_once('/') else { continue };
+        let Ok(said) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+        let tiles = said["tiles"].as_array().into_iter().flatten();
+        match topic {
+            "reported" => tally.place(kiosk, tiles.filter_map(place).collect()),
+            _ => tiles.filter_map(count).for_each(|(member, shown, dropped)| {
+                tally.count((kiosk.to_owned(), member), shown, dropped);
+            }),
+        }
     }
+}
+
+/// A tile of `reported`: whose, where, and how it is fitted.
+fn place(tile: &Value) -> Option<(String, Rect, Fit)> {
+    let side = |index: usize| tile["area"][index].as_u64().and_then(|side| u32::try_from(side).ok());
+    let area = Rect::new(side(0)?, side(1)?, side(2)?, side(3)?);
+    let fit = serde_json::from_value(tile["object-fit"].clone()).ok()?;
+    Some((tile["openid"].as_str()?.to_owned(), area, fit))
+}
+
+/// A tile of `stats`: whose, and pictures shown and dropped.
+fn count(tile: &Value) -> Option<(String, u64, u64)> {
+    Some((tile["openid"].as_str()?.to_owned(), tile["shown"].as_u64()?, tile["dropped"].as_u64()?))
 }
 
 fn retained(topic: &str, document: Value) -> Publication {

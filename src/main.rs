@@ -42,7 +42,7 @@ enum Task {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "info,rtc=error,rtc_dtls=error,rtc_ice=error,webrtc=error,rumqttd=error".into());
+        .unwrap_or_else(|_| "info,rtc=error,rtc_dtls=error,rtc_ice=error,webrtc=error,rumqttd=off".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Arguments::parse().command {
         Task::Run { config, check } => run(config, check).await,

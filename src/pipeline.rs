@@ -44,10 +44,10 @@ pub struct Video {
 /// Counts since the start; read as often as anyone likes.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// Pictures that came out of the camera or the decoder.
-    pub arrived: AtomicU64,
     /// Pictures that were drawn.
     pub shown: AtomicU64,
+    /// Pictures that a newer one displaced before they were drawn.
+    pub dropped: AtomicU64,
     /// When the last one was drawn, and how long after its arrival, in microseconds of the kiosk's clock.
     pub shown_at_us: AtomicU64,
     pub latency_us: AtomicU64,
@@ -60,8 +60,9 @@ impl Video {
 
     /// Takes the newest picture of this member.
     pub fn put(&self, frame: Arc<Frame>) {
-        self.meter.arrived.fetch_add(1, Relaxed);
-        self.pictures.put(frame);
+        if self.pictures.put(frame) {
+            self.meter.dropped.fetch_add(1, Relaxed);
+        }
     }
 }
 

@@ -57,7 +57,7 @@ fn page(ids: &[String]) -> String {
     format!(
         "<!doctype html><meta charset=utf-8><title>Parlor demo</title>\
          <style>body{{margin:2vmin;background:#101418;color:#c8d0d8;font:16px sans-serif;display:grid;\
-         grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:2vmin}}figure{{margin:0}}\
+         grid-template-columns:repeat(auto-fit,minmax(560px,1fr));gap:2vmin}}figure{{margin:0}}\
          img{{width:100%;display:block;border-radius:6px}}figcaption{{padding:.4em 0}}</style>{screens}"
     )
 }

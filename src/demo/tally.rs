@@ -23,6 +23,8 @@ struct Seen {
     tiles: BTreeMap<String, Vec<(String, Rect, Fit)>>,
     /// When each tile showed a number it had not shown just before; at most [`Tally::MOST`].
     news: BTreeMap<Key, (Option<u16>, VecDeque<Instant>)>,
+    /// Pictures shown and dropped, as the kiosk counts them.
+    counts: BTreeMap<Key, (u64, u64)>,
 }
 
 impl Tally {
@@ -37,6 +39,18 @@ impl Tally {
     /// Says where a kiosk's tiles are.
     pub fn place(&self, kiosk: &str, tiles: Vec<(String, Rect, Fit)>) {
         self.seen().tiles.insert(kiosk.to_owned(), tiles);
+    }
+
+    /// Adds what a kiosk has counted since it last said so.
+    pub fn count(&self, key: Key, shown: u64, dropped: u64) {
+        let mut seen = self.seen();
+        let count = seen.counts.entry(key).or_default();
+        *count = (count.0 + shown, count.1 + dropped);
+    }
+
+    /// Pictures shown and dropped so far, of each tile.
+    pub fn counts(&self) -> BTreeMap<Key, (u64, u64)> {
+        self.seen().counts.clone()
     }
 
     /// Watches a kiosk's glass as long as there is one.

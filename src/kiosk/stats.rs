@@ -15,7 +15,8 @@ pub struct Stats {
     clock: Clock,
     last: Duration,
     cpu: Duration,
-    shown: BTreeMap<MemberId, (u64, u64)>,
+    /// Pictures shown and dropped at the last call.
+    counts: BTreeMap<MemberId, (u64, u64)>,
 }
 
 #[derive(Serialize)]
@@ -32,8 +33,9 @@ struct TileStats {
     openid: String,
     /// Pictures drawn a second, since the last time.
     fps: f64,
-    /// Pictures that arrived and were displaced by a newer one before they were drawn.
-    drops: u64,
+    /// Since the last time: pictures drawn, and pictures displaced by a newer one before they were drawn.
+    shown: u64,
+    dropped: u64,
     /// Since the last picture was drawn; null before the first.
     age_ms: Option<u64>,
     /// From arrival (own tile: capture) to the glass, of the last picture.
@@ -42,7 +44,7 @@ struct TileStats {
 
 impl Stats {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, last: clock.mono(), cpu: cpu_time(), shown: BTreeMap::new() }
+        Self { clock, last: clock.mono(), cpu: cpu_time(), counts: BTreeMap::new() }
     }
 
     /// The JSON of the time since the last call.
@@ -51,19 +53,21 @@ impl Stats {
         let seconds = (now - self.last).as_secs_f64().max(1e-3);
         let mut counts = BTreeMap::new();
         let tiles = stage.videos().into_iter().map(|(member, video)| {
-            let (shown, arrived) = (video.meter.shown.load(Relaxed), video.meter.arrived.load(Relaxed));
-            let (shown_before, arrived_before) = self.shown.get(&member).copied().unwrap_or_default();
-            let drawn = shown.saturating_sub(shown_before);
+            let now_counts = (video.meter.shown.load(Relaxed), video.meter.dropped.load(Relaxed));
+            let before = self.counts.get(&member).copied().unwrap_or_default();
+            let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+            let (shown, dropped) = (since(now_counts.0, before.0), since(now_counts.1, before.1));
             let shown_at = video.meter.shown_at_us.load(Relaxed);
             let tile = TileStats {
                 openid: member.to_string(),
-                fps: rounded(drawn as f64 / seconds),
-                drops: arrived.saturating_sub(arrived_before).saturating_sub(drawn),
+                fps: rounded(shown as f64 / seconds),
+                shown,
+                dropped,
                 age_ms: (shown_at > 0).then(|| (now.as_micros() as u64).saturating_sub(shown_at) / 1000),
                 latency_ms: (shown_at > 0)
                     .then(|| rounded(video.meter.latency_us.load(Relaxed) as f64 / 1e3)),
             };
-            counts.insert(member, (shown, arrived));
+            counts.insert(member, now_counts);
             tile
         });
         let document = Document {
@@ -72,7 +76,7 @@ impl Stats {
             cpu: rounded(cpu.saturating_sub(self.cpu).as_secs_f64() / seconds),
             rss_kib: resident_kib(),
         };
-        (self.last, self.cpu, self.shown) = (now, cpu, counts);
+        (self.last, self.cpu, self.counts) = (now, cpu, counts);
         serde_json::to_vec(&document).expect("numbers and strings").into()
     }
 }

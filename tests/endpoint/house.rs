@@ -55,7 +55,7 @@ impl House {
     }
 
     pub fn configuration(&self, id: &str) -> Config {
-        let camera = Camera::simulated(Size::new(320, 240), 15);
+        let camera = Camera::upright(SIMULATED, Size::new(320, 240), 15);
         Config {
             id: MemberId::parse(id).expect("an id"),
             prefix: "parlor/1".into(),
