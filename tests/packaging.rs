@@ -45,6 +45,15 @@ fn the_example_configuration_is_toml_with_its_comments_and_without() {
 }
 
 #[test]
+fn the_daemon_takes_the_example_configuration() {
+    let file = root().join("board/kiosk.example.toml");
+
+    let config = parlor::config::Config::load(&file).expect("a good example");
+
+    assert_eq!(config.cameras.len(), 2);
+}
+
+#[test]
 fn the_readme_speaks_of_every_key_of_the_configuration() {
     let everything_on: Table =
         uncomment(&read("board/kiosk.example.toml")).parse().expect("the example parses");

@@ -392,9 +392,14 @@ impl Room {
             return;
         }
         let cause = Cause { op: "state".into(), errno: None, target: Some(boot.to_owned()) };
-        let retry_in = Some(TAKEN_OVER_PAUSE);
-        let found = Fault { cause: Some(cause), retry_in, ..fault(Part::Broker, Code::BrokerTakenOver) };
-        self.raise(found, None, now);
+        let found = Fault { cause: Some(cause), ..fault(Part::Broker, Code::BrokerTakenOver) };
+        // Both machines see each other: one must stay, and both know which.
+        if boot < self.settings.boot.as_str() {
+            let room = self.room_name();
+            self.faults.once(found, None, room.as_deref(), now);
+            return;
+        }
+        self.raise(Fault { retry_in: Some(TAKEN_OVER_PAUSE), ..found }, None, now);
         self.disconnect = true;
     }
 

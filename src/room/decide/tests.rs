@@ -251,6 +251,17 @@ fn another_machine_with_this_id_is_left_alone_for_ten_minutes() {
 }
 
 #[test]
+fn of_two_machines_with_one_id_the_one_with_the_larger_boot_stays() {
+    let mut room = online("lobby");
+    room.handle(Event::OwnState { boot: room.settings.boot.clone() }, at_ms(1));
+
+    let seen = room.handle(Event::OwnState { boot: "0000000000000000".into() }, at_ms(2));
+
+    assert_eq!(codes(&seen), ["BROKER_TAKEN_OVER"]);
+    assert!(!seen.iter().any(|command| matches!(command, Command::Disconnect { .. })));
+}
+
+#[test]
 fn another_machine_is_also_seen_by_what_the_broker_kept_while_this_one_was_away() {
     let mut room = online("lobby");
     room.handle(Event::OwnState { boot: room.settings.boot.clone() }, at_ms(1));
