@@ -126,6 +126,7 @@ struct OpenedCamera {
 impl Kiosk {
     fn start(config: Config, devices: Devices) -> anyhow::Result<Self> {
         let clock = Clock::start();
+        tracing::info!(id = %config.id, broker = config.broker.host, version = env!("CARGO_PKG_VERSION"), "kiosk");
         let settings = room::Settings {
             id: config.id.clone(),
             boot: format!("{:016x}", rand::random::<u64>()),
@@ -345,6 +346,7 @@ impl Kiosk {
                 }
                 let mut camera = open(position).map_err(pipeline::camera_failure)?;
                 let info = pipeline::camera_info(position, camera.mode());
+                tracing::info!(?position, info.name, info.format, info.width, info.height, "camera open");
                 send(&tell, Event::CameraOpened { position, info });
                 pipeline::capture(camera.as_mut(), rotation, clock, (&video, &inbox), works, &told)
             }

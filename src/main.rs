@@ -8,6 +8,7 @@ use parlor::kiosk::End;
 use parlor::machine::Simulation;
 use parlor::media::canvas::PixelLayout;
 use parlor::{ctl, demo, kiosk, machine};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,7 +44,8 @@ enum Task {
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,rtc=error,rtc_dtls=error,rtc_ice=error,webrtc=error,rumqttd=off".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     let done = match Arguments::parse().command {
         Task::Run { config, check } => run(config, check).await,
         Task::Demo(options) => demo::run(options, stopped()).await,

@@ -135,6 +135,7 @@ impl Herald {
     async fn state(&self, event: PeerEvent) {
         match &event {
             PeerEvent::Connected => {
+                tracing::info!(member = %self.member, "connected");
                 let peer = self.peer.clone();
                 self.fanout.add(self.member.clone(), Box::new(move |packet| peer.send(packet)));
             }
