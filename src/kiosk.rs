@@ -87,6 +87,8 @@ struct Kiosk {
     peers: Peers,
     stats: Stats,
     camera: Option<OpenedCamera>,
+    /// Camera threads that were told to end: the next one waits for them.
+    leaving: Vec<JoinHandle<()>>,
     /// Threads that live as long as the kiosk.
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -176,6 +178,7 @@ impl Kiosk {
             inbox,
             fanout,
             camera: None,
+            leaving: Vec::new(),
             stop: Stop::default(),
             threads: Vec::new(),
         };
@@ -327,11 +330,13 @@ impl Kiosk {
         if self.camera.as_ref().map(|camera| camera.position) == position {
             return;
         }
-        let mut before = self.camera.take().map(|camera| {
+        self.leaving.retain(|thread| !thread.is_finished());
+        if let Some(camera) = self.camera.take() {
             camera.stop.tell();
-            camera.thread
-        });
+            self.leaving.push(camera.thread);
+        }
         let Some(position) = position else { return };
+        let mut before = std::mem::take(&mut self.leaving);
         let told = Stop::default();
         let rotation =
             self.config.cameras.get(&position).map_or_else(Default::default, |camera| camera.rotation);
@@ -340,10 +345,8 @@ impl Kiosk {
         let session = {
             let told = told.clone();
             move |works: &dyn Fn()| {
-                if let Some(before) = before.take() {
-                    // It has been told; a panic in it was reported by its own supervisor.
-                    let _ = before.join();
-                }
+                // A panic in one of them was reported by its own supervisor.
+                before.drain(..).for_each(|thread| drop(thread.join()));
                 let mut camera = open(position).map_err(pipeline::camera_failure)?;
                 let info = pipeline::camera_info(position, camera.mode());
                 tracing::info!(?position, info.name, info.format, info.width, info.height, "camera open");
@@ -373,6 +376,7 @@ impl Kiosk {
             camera.stop.tell();
             self.threads.push(camera.thread);
         }
+        self.threads.append(&mut self.leaving);
         // Threads that wait to tell something are let go.
         drop(self.tell);
         self.events.close();
