@@ -9,7 +9,7 @@ use crate::media::frame::Frame;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tracing::{debug, info};
+use tracing::debug;
 
 /// The pixel formats we can turn into I420, cheapest first.
 pub const FORMATS: [[u8; 4]; 4] = [*b"YU12", *b"NV12", *b"YUYV", *b"MJPG"];
@@ -77,7 +77,7 @@ pub fn open_among(choice: &Choice, formats: &[[u8; 4]]) -> Result<V4l2Camera, Er
     let rate_hz = node.set_rate(choice.rate_hz.max(1)).unwrap_or(f64::from(choice.rate_hz));
     let stream = Stream::start(node).map_err(|(call, source)| error(call, &found.name, &source))?;
     let mode = CameraMode { name: found.name, fourcc: granted.fourcc, size: granted.size, rate_hz };
-    info!(
+    debug!(
         camera = mode.name,
         path = %found.path.display(),
         format = %String::from_utf8_lossy(&mode.fourcc),
