@@ -97,7 +97,7 @@ function tile(member) {
   return stage.last('kiosk/reported')?.tiles?.find((tile) => tile.openid === member);
 }
 
-/** Mean (RGB, black bars left out) and green part (0 to 1) of an area (logical pixels) of a kiosk's screen. */
+/** Mean (RGB, dark bars left out) and green part (0 to 1) of an area (logical pixels) of a kiosk's screen. */
 function colour(page, png, [x, y, width, height]) {
   return page.evaluate(
     async ([base64, screen, [x, y, width, height]]) => {
