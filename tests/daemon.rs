@@ -56,6 +56,43 @@ async fn a_room_is_made_changed_and_closed_with_mosquitto_pub() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_takes_and_refuses_the_examples_of_the_contract() {
+    let api = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/asyncapi.yaml")).unwrap();
+    let api: Value = serde_yaml_ng::from_str(&api).unwrap();
+    let messages = &api["components"]["messages"];
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let _lobby = Daemon::start(broker.port, "lobby");
+    observer.until("lobby/state", |state| state["state"] == "online").await;
+
+    let desired = messages["desired"]["examples"].as_array().unwrap();
+    for example in desired {
+        observer.publish(example).await;
+        observer.until("lobby/reported", |reported| reported["rev"] == example["payload"]["rev"]).await;
+    }
+
+    let mut refused = 0;
+    for kind in ["desired", "command", "signal"] {
+        for example in messages[kind]["x-invalid-examples"].as_array().unwrap() {
+            // From a good document on, each bad one is news.
+            refused += 1;
+            let good = json!({ "rev": refused, "room": "r", "members": ["lobby"] });
+            observer.client.publish("lobby/desired", true, &good.to_string()).await;
+            observer.until("lobby/reported", |reported| reported["rev"] == refused).await;
+            observer.newest.remove("lobby/error");
+
+            observer.publish(example).await;
+
+            let expected = &example["x-expected"];
+            let as_expected =
+                |error: &Value| error["code"] == expected["code"] && error["pointer"] == expected["pointer"];
+            observer.until("lobby/error", as_expected).await;
+        }
+    }
+    assert!(refused >= 25, "{refused} examples");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operators_hand_moves_real_kiosks() {
     let broker = Mosquitto::start();
     let mut observer = Observer::start(broker.port).await;
@@ -176,6 +213,20 @@ impl Observer {
         let mut client = Client::connect(port, "admin").await;
         client.subscribe("#").await;
         Self { client, newest: BTreeMap::new() }
+    }
+
+    /// Publishes an example of docs/asyncapi.yaml as that file says; what is retained and no document is cleared.
+    async fn publish(&mut self, example: &Value) {
+        let topic = example["x-topic"].as_str().unwrap();
+        let payload = match example["x-raw"].as_str() {
+            Some(raw) => raw.repeat(example["x-repeat"].as_u64().unwrap_or(1) as usize),
+            None => example["payload"].to_string(),
+        };
+        let document = topic.ends_with("/desired");
+        self.client.publish(topic, document || example["x-retained"] == true, &payload).await;
+        if example["x-retained"] == true {
+            self.client.publish(topic, true, "").await;
+        }
     }
 
     /// Waits until the newest message on this topic is as `wanted`.

@@ -276,8 +276,9 @@ impl Faults {
     pub fn raise(&mut self, fault: Fault, pointer: Option<String>, room: Option<&str>, now: Now) {
         let key = (fault.part.clone(), fault.code);
         if let Some(active) = self.active.get_mut(&key) {
-            // A document that is wrong in another way is another document; what a device says may vary.
-            let other = fault.part == Part::Document && active.fault.cause != fault.cause;
+            // A document that is wrong in another way, or after a good one, is another document; devices flap.
+            let other = fault.part == Part::Document
+                && (active.fault.cause != fault.cause || active.healthy_since.is_some());
             let moved = active.pointer != pointer || other;
             active.count = active.count.saturating_add(1);
             active.healthy_since = None;
