@@ -207,7 +207,8 @@ fn product(a: i16, b: i16) -> i32 {
 /// Samples a line along `taps`. Pairs are gathered first, so that the arithmetic runs over plain rows.
 fn sample(line: &[i16], taps: &Taps, pairs: &mut [[i16; 2]], out: &mut [i16]) {
     for (pair, &index) in pairs.iter_mut().zip(&taps.indices) {
-        pair.copy_from_slice(&line[index as usize..][..2]);
+        // A plain store: `copy_from_slice` checks for overlap in debug builds.
+        *pair = *line[index as usize..].first_chunk().expect("a line is one sample longer than its taps");
     }
     for ((out, pair), weights) in out.iter_mut().zip(pairs).zip(&taps.weights) {
         let sum = product(pair[0], weights[0]).wrapping_add(product(pair[1], weights[1]));
@@ -273,14 +274,14 @@ impl Coefficients {
     /// A row in the layout of the screen; the two usual layouts have loops of their own.
     fn write(&self, layout: PixelLayout, row: [&[i16]; 3], out: &mut [u8]) {
         if layout == PixelLayout::XRGB8888 {
-            self.write_as::<4>(row, out, |[r, g, b]| r << 16 | g << 8 | b);
+            self.write_as(row, out, |[r, g, b]| (r << 16 | g << 8 | b).to_le_bytes());
         } else if layout == PixelLayout::RGB565 {
-            self.write_as::<2>(row, out, |[r, g, b]| r >> 3 << 11 | g >> 2 << 5 | b >> 3);
+            self.write_as(row, out, |[r, g, b]| ((r >> 3 << 11 | g >> 2 << 5 | b >> 3) as u16).to_le_bytes());
         } else {
             let pack = |[r, g, b]: [u32; 3]| layout.pack(Rgb::new(r as u8, g as u8, b as u8));
             match layout.bytes_per_pixel {
-                2 => self.write_as::<2>(row, out, pack),
-                _ => self.write_as::<4>(row, out, pack),
+                2 => self.write_as(row, out, |rgb| (pack(rgb) as u16).to_le_bytes()),
+                _ => self.write_as(row, out, |rgb| pack(rgb).to_le_bytes()),
             }
         }
     }
@@ -290,13 +291,12 @@ impl Coefficients {
         &self,
         [y, u, v]: [&[i16]; 3],
         out: &mut [u8],
-        pack: impl Fn([u32; 3]) -> u32,
+        pack: impl Fn([u32; 3]) -> [u8; BYTES],
     ) {
         let coefficients = *self;
         let (out, _) = out.as_chunks_mut::<BYTES>();
         for (((out, &y), &u), &v) in out.iter_mut().zip(y).zip(u).zip(v) {
-            let pixel = pack(coefficients.rgb(y, u, v)).to_le_bytes();
-            out.copy_from_slice(&pixel[..BYTES]);
+            *out = pack(coefficients.rgb(y, u, v));
         }
     }
 }
