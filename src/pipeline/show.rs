@@ -102,16 +102,20 @@ pub fn show(
         last = clock.mono();
         stage.turns.fetch_add(1, Relaxed);
 
+        let mut changed = Vec::new();
         let wanted = lock(&stage.picture).clone();
         if let Some(wanted) = wanted.filter(|wanted| set.as_ref().is_none_or(|set| !Arc::ptr_eq(set, wanted)))
         {
-            everything |= set.as_ref().is_none_or(|set| !same_places(set, &wanted));
+            everything |= set.as_ref().is_none_or(|set| !same_ground(set, &wanted));
+            for area in vacated(&panes, &wanted) {
+                fill(&mut canvas, area, palette::GROUND);
+                changed.push(canvas.physical(area));
+            }
             arrange(&mut panes, &wanted, stage, last);
             set = Some(wanted);
         }
         let Some(picture) = &set else { continue };
 
-        let mut changed = Vec::new();
         if everything {
             background(&mut canvas, picture, &mut glasswork.fonts);
             panes.iter_mut().for_each(|pane| pane.drawn = None);
@@ -148,17 +152,24 @@ pub fn show(
     Ok(())
 }
 
-/// Whether two pictures differ in tiles' looks only, not in places or in what lies over them.
-fn same_places(one: &Picture, other: &Picture) -> bool {
-    let areas = |picture: &Picture| match &picture.scene {
-        Scene::Grid { tiles } => tiles.iter().map(|tile| tile.area).collect(),
-        Scene::Idle { .. } => Vec::new(),
+/// Whether two pictures have the same behind and over their tiles: then only tiles are drawn.
+fn same_ground(one: &Picture, other: &Picture) -> bool {
+    let ground = match (&one.scene, &other.scene) {
+        (Scene::Grid { .. }, Scene::Grid { .. }) => true,
+        (one, other) => one == other,
     };
-    let idle = |picture: &Picture| matches!(picture.scene, Scene::Idle { .. });
-    areas(one) == areas(other)
-        && (!idle(one) || one.scene == other.scene)
-        && idle(one) == idle(other)
-        && (&one.identify, &one.notice) == (&other.identify, &other.notice)
+    ground && (&one.identify, &one.notice) == (&other.identify, &other.notice)
+}
+
+/// Where tiles were and the same tile is not any more. Tiles that stay do not lie there: tiles never overlap.
+fn vacated(panes: &[Pane], picture: &Picture) -> Vec<Rect> {
+    let stays = |pane: &&Pane| match &picture.scene {
+        Scene::Grid { tiles } => {
+            tiles.iter().any(|tile| tile.member == pane.tile.member && tile.area == pane.tile.area)
+        }
+        Scene::Idle { .. } => false,
+    };
+    panes.iter().filter(|pane| !stays(pane)).map(|pane| pane.tile.area).collect()
 }
 
 /// Makes one pane a tile, in the tiles' order; members who were there keep their picture.
