@@ -1,4 +1,4 @@
-//! TOUCHES: what a camera and a screen are, whether real (`device/`) or pretended (`sim/`).
+//! TOUCHES: what a camera, a screen, a microphone and a speaker are, whether real (`device/`) or pretended (`sim/`).
 
 pub mod camera;
 pub mod console;
@@ -9,6 +9,8 @@ mod v4l2;
 use crate::geometry::{Rect, Size};
 use crate::media::canvas::{Canvas, PixelLayout};
 use crate::media::frame::Frame;
+use crate::media::sound::Block;
+use std::time::Duration;
 
 /// What went wrong with a device, in the words the kiosk decides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,4 +100,50 @@ pub trait Screen: Send {
     /// # Errors
     /// Drop the screen and open it anew.
     fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error>;
+}
+
+/// What a sound device agreed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoundMode {
+    /// The PCM's name and, if it has one, the card's: `plughw:1,0 (USB Audio)`.
+    pub name: String,
+    /// Channels of the device; the house has one, which is spread over or mixed from them.
+    pub channels: u32,
+    /// Samples a channel of one period, and of the device's whole buffer.
+    pub period: u32,
+    pub buffer: u32,
+}
+
+/// An open microphone that records.
+pub trait Microphone: Send {
+    fn mode(&self) -> &SoundMode;
+
+    /// Waits for the next 10 ms and writes them into `block`. An overrun is recovered inside and counted.
+    ///
+    /// # Errors
+    /// Drop the microphone and open it anew.
+    fn capture(&mut self, block: &mut Block) -> Result<(), Error>;
+
+    /// How old the newest sample of the last block was when `capture` returned.
+    fn delay(&self) -> Duration;
+
+    /// Overruns recovered since it was opened.
+    fn overruns(&self) -> u64;
+}
+
+/// An open speaker that plays.
+pub trait Speaker: Send {
+    fn mode(&self) -> &SoundMode;
+
+    /// Waits until the device's buffer has room, and queues these 10 ms. An underrun is recovered inside and counted.
+    ///
+    /// # Errors
+    /// Drop the speaker and open it anew.
+    fn play(&mut self, block: &Block) -> Result<(), Error>;
+
+    /// How long it takes until a sample given to `play` now is heard.
+    fn delay(&self) -> Duration;
+
+    /// Underruns recovered since it was opened.
+    fn underruns(&self) -> u64;
 }

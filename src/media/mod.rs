@@ -10,6 +10,7 @@ pub mod packetize;
 pub mod rotate;
 pub mod signs;
 pub mod snapshot;
+pub mod sound;
 pub mod sps;
 pub mod text;
 
