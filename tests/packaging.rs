@@ -247,7 +247,7 @@ impl Stage {
             std::os::unix::fs::symlink(real, stage.folder.join(tool)).expect("link a tool");
         }
         let log = stage.folder.join("log");
-        stage.installed(&[]).command("apt-get", &format!("echo \"$@\" >>{}", log.display()))
+        stage.installed(&[""; 0]).command("apt-get", &format!("echo \"$@\" >>{}", log.display()))
     }
 
     fn command(self, name: &str, body: &str) -> Self {
