@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tally::Tally;
+use tally::{Count, Tally};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -150,7 +150,7 @@ impl Demo {
         }
         let tally = Tally::new(CAMERA);
         for kiosk in &kiosks {
-            tally.watch(kiosk.id.clone(), kiosk.simulation.glass.clone());
+            tally.watch(&kiosk.id, &kiosk.simulation.glass);
         }
         let (publish, publications) = mpsc::channel(64);
         let (told, events) = mpsc::channel(64);
@@ -161,9 +161,7 @@ impl Demo {
             password: None,
             prefix: "parlor/1".into(),
             will: retained("demo-controller/state", json!({ "state": "offline" })),
-            subscriptions: ["+/reported", "+/stats"]
-                .map(|topic| Subscription { topic: topic.into(), retain_handling_never: false })
-                .into(),
+            subscriptions: vec![Subscription { topic: "+/reported".into(), retain_handling_never: false }],
         };
         tokio::spawn(mqtt::run(settings, publications, told));
         let control = tokio::spawn(follow(events, tally.clone()));
@@ -190,12 +188,15 @@ impl Demo {
         Ok(())
     }
 
-    /// Pictures of these members shown and dropped so far, over the kiosks of the same, as their `stats` say.
-    fn counts(&self, members: &[(&str, &str)]) -> (u64, u64) {
+    /// Pictures of these members shown and missing so far, over the kiosks of the same.
+    fn count(&self, members: &[(&str, &str)]) -> Count {
         let listed = |id: &str| members.iter().any(|(member, _)| *member == id);
         let counts = self.tally.counts();
         let counted = counts.iter().filter(|((kiosk, member), _)| listed(kiosk) && listed(member));
-        counted.fold((0, 0), |(shown, dropped), (_, count)| (shown + count.0, dropped + count.1))
+        counted.fold(Count::default(), |sum, (_, count)| Count {
+            shown: sum.shown + count.shown,
+            missing: sum.missing + count.missing,
+        })
     }
 
     fn glasses(&self) -> Vec<(String, crate::sim::screen::Glass)> {
@@ -357,7 +358,7 @@ fn configuration(id: &str, broker_port: u16, screen: Size, cameras: &[String]) -
             height: screen.height,
             font,
         },
-        room: config::Room { stats_interval: Duration::from_secs(1), ..Default::default() },
+        room: config::Room::default(),
         link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
     }
 }
@@ -368,18 +369,14 @@ const FONTS: [&str; 2] = [
     "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
 ];
 
-/// Hears what the kiosks say and tells the tally where the tiles are and how many pictures they count themselves.
+/// Hears what the kiosks report and tells the tally where the tiles are.
 async fn follow(mut events: mpsc::Receiver<MqttEvent>, tally: Tally) {
     while let Some(event) = events.recv().await {
         let MqttEvent::Message(message) = event else { continue };
-        let Some((kiosk, topic)) = message.topic.split_once('/') else { continue };
-        let Ok(said) = serde_json::from_slice::<Value>(&message.payload) else { continue };
-        let tiles = said["tiles"].as_array().into_iter().flatten();
-        match topic {
-            "reported" => tally.place(kiosk, tiles.filter_map(place).collect()),
-            _ => tiles.filter_map(count).for_each(|(member, shown, dropped)| {
-                tally.count((kiosk.to_owned(), member), shown, dropped);
-            }),
+        let Some((kiosk, _)) = message.topic.split_once('/') else { continue };
+        let Ok(reported) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+        for (member, area, fit) in reported["tiles"].as_array().into_iter().flatten().filter_map(place) {
+            tally.place((kiosk.to_owned(), member), (area, fit));
         }
     }
 }
@@ -390,11 +387,6 @@ fn place(tile: &Value) -> Option<(String, Rect, Fit)> {
     let area = Rect::new(side(0)?, side(1)?, side(2)?, side(3)?);
     let fit = serde_json::from_value(tile["object-fit"].clone()).ok()?;
     Some((tile["openid"].as_str()?.to_owned(), area, fit))
-}
-
-/// A tile of `stats`: whose, and pictures shown and dropped.
-fn count(tile: &Value) -> Option<(String, u64, u64)> {
-    Some((tile["openid"].as_str()?.to_owned(), tile["shown"].as_u64()?, tile["dropped"].as_u64()?))
 }
 
 fn retained(topic: &str, document: Value) -> Publication {

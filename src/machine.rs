@@ -9,7 +9,7 @@ use crate::sim;
 use std::sync::Arc;
 
 /// A simulated camera's and screen's outside: what a test or the demo holds in its hand.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Simulation {
     pub glass: sim::screen::Glass,
     pub front: sim::camera::Cable,

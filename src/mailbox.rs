@@ -1,7 +1,9 @@
-//! The newest value between two threads, and the bell that wakes who waits for it.
+//! The newest values between two threads, and the bell that wakes who waits for them.
 //!
-//! Pictures are never queued: a reader that is late gets the newest one and the older are gone.
+//! Pictures are hardly queued: two may wait, so that a reader that was late once loses none and has caught up a round
+//! later; for a reader that stays behind the newest win.
 
+use heapless::Deque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,28 +31,38 @@ impl Bell {
     }
 }
 
-/// Holds one value: the newest.
+/// Holds the newest values, two at most.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    slot: Mutex<Option<T>>,
+    slots: Mutex<Deque<T, 2>>,
     bell: Arc<Bell>,
 }
 
 impl<T> Mailbox<T> {
     /// A mailbox that rings `bell` at each arrival; several may share one bell.
     pub fn new(bell: Arc<Bell>) -> Self {
-        Self { slot: Mutex::new(None), bell }
+        Self { slots: Mutex::new(Deque::new()), bell }
     }
 
     /// Puts the newest value in. True if an unread one was displaced.
     pub fn put(&self, value: T) -> bool {
-        let displaced = lock(&self.slot).replace(value).is_some();
+        let mut slots = lock(&self.slots);
+        let displaced = if slots.is_full() { slots.pop_front() } else { None };
+        // There is room now.
+        let _ = slots.push_back(value);
+        drop(slots);
         self.bell.ring();
-        displaced
+        displaced.is_some()
     }
 
+    /// Takes the oldest value out; rings again if there is another.
     pub fn take(&self) -> Option<T> {
-        lock(&self.slot).take()
+        let mut slots = lock(&self.slots);
+        let value = slots.pop_front();
+        if !slots.is_empty() {
+            self.bell.ring();
+        }
+        value
     }
 }
 
@@ -64,13 +76,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_value_wins() {
+    fn two_values_wait_and_the_newest_win() {
         let mailbox = Mailbox::new(Arc::new(Bell::default()));
 
         assert!(!mailbox.put(1));
-        assert!(mailbox.put(2));
-        assert_eq!(mailbox.take(), Some(2));
-        assert_eq!(mailbox.take(), None);
+        assert!(!mailbox.put(2));
+        assert!(mailbox.put(3));
+        assert_eq!([mailbox.take(), mailbox.take(), mailbox.take()], [Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn it_rings_until_the_last_value_is_taken() {
+        let bell = Arc::new(Bell::default());
+        let mailbox = Mailbox::new(bell.clone());
+        mailbox.put(1);
+        mailbox.put(2);
+        bell.wait(Duration::ZERO);
+
+        mailbox.take();
+        assert!(bell.wait(Duration::ZERO));
+        mailbox.take();
+        assert!(!bell.wait(Duration::ZERO));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How fast the room follows its documents, measured on the glass.
 
+use super::tally::Count;
 use super::{CAMERA, Demo, LAST, MEMBERS};
 use crate::geometry::{Fit, Rect};
 use crate::media::signs::palette;
@@ -21,10 +22,10 @@ pub struct Figures {
     slowest_fps: f64,
     placeholder: Vec<Duration>,
     picture: Vec<Duration>,
-    /// Pictures shown and pictures displaced undrawn, of the members who stayed and on their kiosks: in as long a
-    /// time without changes, and over all leaves and joins.
-    quiet: (u64, u64),
-    changing: (u64, u64),
+    /// Pictures of the members who stayed, on their kiosks: in as long a time without changes, and over all leaves
+    /// and joins.
+    quiet: Count,
+    changing: Count,
 }
 
 /// Lets the last member leave and join again, and looks at the first kiosk's screen.
@@ -40,23 +41,26 @@ pub async fn measure(demo: &Demo) -> anyhow::Result<Figures> {
     tokio::time::sleep(LAST).await;
     let slowest_fps = demo.report().slowest();
 
-    // As long without a change as with changes: what is dropped now is not dropped because of them.
-    let counts = || demo.counts(&MEMBERS[..MEMBERS.len() - 1]);
-    let quiet = counts();
+    // Once uncounted: from then on it is known where the tiles are with and without the last member.
+    leave_and_join(demo).await?;
+    // As long without a change as with changes: what is missing now is not missing because of them.
+    let count = || demo.count(&MEMBERS[..MEMBERS.len() - 1]);
+    let quiet = count();
     tokio::time::sleep(2 * REST * ROUNDS).await;
-    let before = counts();
+    let before = count();
     let (mut placeholder, mut picture) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
-        demo.make_room(&MEMBERS[..MEMBERS.len() - 1]).await?;
-        tokio::time::sleep(REST).await;
-        let (first, second) = join(demo).await.with_context(|| format!("round {round} of {ROUNDS}"))?;
+        let joined = leave_and_join(demo).await;
+        let (first, second) = joined.with_context(|| format!("round {round} of {ROUNDS}"))?;
         eprintln!("round {round} of {ROUNDS}: placeholder after {first:.1?}, picture after {second:.1?}");
         placeholder.push(first);
         picture.push(second);
-        tokio::time::sleep(REST).await;
     }
-    let after = counts();
-    let since = |after: (u64, u64), before: (u64, u64)| (after.0 - before.0, after.1 - before.1);
+    let after = count();
+    let since = |after: Count, before: Count| Count {
+        shown: after.shown - before.shown,
+        missing: after.missing - before.missing,
+    };
     Ok(Figures {
         slowest_fps,
         placeholder,
@@ -64,6 +68,14 @@ pub async fn measure(demo: &Demo) -> anyhow::Result<Figures> {
         quiet: since(before, quiet),
         changing: since(after, before),
     })
+}
+
+async fn leave_and_join(demo: &Demo) -> anyhow::Result<(Duration, Duration)> {
+    demo.make_room(&MEMBERS[..MEMBERS.len() - 1]).await?;
+    tokio::time::sleep(REST).await;
+    let times = join(demo).await?;
+    tokio::time::sleep(REST).await;
+    Ok(times)
 }
 
 /// Publishes the document of all members; how long until the last one's placeholder and first picture are on the
@@ -108,8 +120,8 @@ impl std::fmt::Display for Figures {
         writeln!(f, "desired -> placeholder on the glass   {}", line(&self.placeholder))?;
         writeln!(f, "desired -> first remote picture       {}", line(&self.picture))?;
         writeln!(f, "slowest of 16 tiles                   {:.1} new pictures a second", self.slowest_fps)?;
-        let of = |(shown, dropped): (u64, u64)| format!("{dropped} of {} pictures", shown + dropped);
-        writeln!(f, "dropped of those who stayed           {}", of(self.changing))?;
-        write!(f, "dropped in as long without changes    {}", of(self.quiet))
+        let of = |count: Count| format!("{} of {} pictures", count.missing, count.shown + count.missing);
+        writeln!(f, "missing of those who stayed           {}", of(self.changing))?;
+        write!(f, "missing in as long without changes    {}", of(self.quiet))
     }
 }

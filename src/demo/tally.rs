@@ -1,6 +1,7 @@
-//! Counts the pictures that are new on each tile, by the frame numbers in them.
+//! Counts the pictures that are new on each tile, and those that are missing, by the frame numbers in them.
 
 use crate::geometry::{Fit, Rect, Size};
+use crate::media::canvas::Canvas;
 use crate::room::message::MemberId;
 use crate::sim::number;
 use crate::sim::screen::Glass;
@@ -15,84 +16,113 @@ pub type Key = (String, String);
 #[derive(Clone)]
 pub struct Tally {
     picture: Size,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<BTreeMap<Key, Seen>>>,
 }
 
+/// One tile.
 #[derive(Default)]
 struct Seen {
-    tiles: BTreeMap<String, Vec<(String, Rect, Fit)>>,
-    /// When each tile showed a number it had not shown just before; at most [`Tally::MOST`].
-    news: BTreeMap<Key, (Option<u16>, VecDeque<Instant>)>,
-    /// Pictures shown and dropped, as the kiosk counts them.
-    counts: BTreeMap<Key, (u64, u64)>,
+    /// Where the tile is and where it was, the newest first: the glass is often ahead of what is said about it. At
+    /// most [`Tally::MOST_PLACES`].
+    places: VecDeque<(Rect, Fit)>,
+    number: Option<u16>,
+    /// When it showed a new number; at most [`Tally::MOST_NEWS`].
+    news: VecDeque<Instant>,
+    count: Count,
+}
+
+/// Pictures of a tile, from its camera to the glass.
+#[derive(Clone, Copy, Default)]
+pub struct Count {
+    pub shown: u64,
+    /// Numbers that were left out between two that were shown, wherever they were lost.
+    pub missing: u64,
 }
 
 impl Tally {
     /// Ten seconds at 60 a second.
-    const MOST: usize = 600;
+    const MOST_NEWS: usize = 600;
+    const MOST_PLACES: usize = 8;
+    /// A greater step is another camera, or a member who was away.
+    const LONGEST_GAP: u16 = 300;
 
     /// A tally of pictures of this size.
     pub fn new(picture: Size) -> Self {
         Self { picture, seen: Arc::default() }
     }
 
-    /// Says where a kiosk's tiles are.
-    pub fn place(&self, kiosk: &str, tiles: Vec<(String, Rect, Fit)>) {
-        self.seen().tiles.insert(kiosk.to_owned(), tiles);
-    }
-
-    /// Adds what a kiosk has counted since it last said so.
-    pub fn count(&self, key: Key, shown: u64, dropped: u64) {
+    /// Says where a kiosk's tile is now.
+    pub fn place(&self, key: Key, place: (Rect, Fit)) {
         let mut seen = self.seen();
-        let count = seen.counts.entry(key).or_default();
-        *count = (count.0 + shown, count.1 + dropped);
+        let places = &mut seen.entry(key).or_default().places;
+        places.retain(|known| *known != place);
+        places.push_front(place);
+        places.truncate(Self::MOST_PLACES);
     }
 
-    /// Pictures shown and dropped so far, of each tile.
-    pub fn counts(&self) -> BTreeMap<Key, (u64, u64)> {
-        self.seen().counts.clone()
+    /// What was counted so far, of each tile.
+    pub fn counts(&self) -> BTreeMap<Key, Count> {
+        self.seen().iter().map(|(key, seen)| (key.clone(), seen.count)).collect()
     }
 
-    /// Watches a kiosk's glass as long as there is one.
-    pub fn watch(&self, kiosk: MemberId, glass: Glass) {
+    /// Watches a kiosk's glass.
+    pub fn watch(&self, kiosk: &MemberId, glass: &Glass) {
         let (tally, kiosk) = (self.clone(), kiosk.to_string());
-        tokio::spawn(async move {
-            let mut changes = glass.changes();
-            while changes.changed().await.is_ok() {
-                let tiles = tally.seen().tiles.get(&kiosk).cloned().unwrap_or_default();
-                let read = |(member, area, fit): (String, Rect, Fit)| {
-                    let number = glass.look(|canvas| number::read(canvas, tally.picture, area, fit))?;
-                    Some((member, number))
-                };
-                let numbers: Vec<_> = tiles.into_iter().filter_map(read).collect();
-                for (member, number) in numbers {
-                    tally.saw((kiosk.clone(), member), number);
-                }
+        glass.watch(move |canvas| tally.look(&kiosk, canvas));
+    }
+
+    fn look(&self, kiosk: &str, canvas: &Canvas) {
+        let now = Instant::now();
+        for (_, tile) in self.seen().iter_mut().filter(|((of, _), _)| of == kiosk) {
+            let read = |(area, fit): &(Rect, Fit)| number::read(canvas, self.picture, *area, *fit);
+            if let Some(number) = tile.places.iter().find_map(read) {
+                tile.saw(number, now);
             }
-        });
+        }
     }
 
     /// New pictures a second on this tile over the last `time`.
     pub fn fps(&self, key: &Key, time: Duration) -> f64 {
         let now = Instant::now();
         let seen = self.seen();
-        let news = seen.news.get(key).map_or(0, |(_, at)| at.iter().filter(|at| now - **at <= time).count());
+        let news = seen.get(key).map_or(0, |tile| tile.news.iter().filter(|at| now - **at <= time).count());
         news as f64 / time.as_secs_f64()
     }
 
-    fn saw(&self, key: Key, number: u16) {
-        let mut seen = self.seen();
-        let (last, at) = seen.news.entry(key).or_default();
-        if *last != Some(number) {
-            *last = Some(number);
-            at.push_back(Instant::now());
-            if at.len() > Self::MOST {
-                at.pop_front();
-            }
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<Key, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn saw(&mut self, number: u16, now: Instant) {
+        let step = self.number.replace(number).map_or(1, |before| number.wrapping_sub(before));
+        if step == 0 {
+            return;
+        }
+        self.count.shown += 1;
+        if step <= Tally::LONGEST_GAP {
+            self.count.missing += u64::from(step - 1);
+        }
+        self.news.push_back(now);
+        if self.news.len() > Tally::MOST_NEWS {
+            self.news.pop_front();
         }
     }
+}
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_left_out_are_missing_and_a_new_camera_is_not_a_gap() {
+        let mut tile = Seen::default();
+
+        for number in [65_534, 65_534, 65_535, 0, 3, 9_000, 9_001] {
+            tile.saw(number, Instant::now());
+        }
+
+        assert_eq!((tile.count.shown, tile.count.missing), (6, 2));
     }
 }

@@ -1,14 +1,14 @@
 //! A frame number drawn into the picture itself, so that what arrives on a screen can be told from what was sent.
 //!
-//! Twelve by two blocks in the middle of the picture, where `cover` does not cut: 16 bits of number, 8 bits of
+//! Sixteen by three blocks in the middle of the picture, where `cover` does not cut: 16 bits of number, 32 bits of
 //! check, black or white, most significant bit at the upper left.
 
 use crate::geometry::{self, Fit, ONE_PIXEL, Placement, Rect, Size};
 use crate::media::canvas::Canvas;
 use crate::media::frame::Frame;
 
-const COLUMNS: u32 = 12;
-const ROWS: u32 = 2;
+const COLUMNS: u32 = 16;
+const ROWS: u32 = 3;
 /// Luma of a block, well inside the limited range.
 const DARK: u8 = 32;
 const LIGHT: u8 = 219;
@@ -19,14 +19,15 @@ fn band(size: Size) -> Rect {
     Rect::new((size.width - width) / 2, (size.height - height) / 2, width, height)
 }
 
-/// Eight bits that a blurred, torn or foreign picture is unlikely to have right.
-fn check(number: u16) -> u8 {
-    (number.wrapping_mul(0x9E37) >> 8) as u8 ^ 0x5A
+/// What a blurred, torn or foreign picture does not have right: even where no picture of this kind is, nobody reads
+/// a number.
+fn check(number: u16) -> u32 {
+    u32::from(number).wrapping_mul(0x9E37_79B1) ^ 0x5A5A_5A5A
 }
 
 /// Draws `number` into the middle of the frame, grey blocks without colour.
 pub fn draw(frame: &mut Frame, number: u16) {
-    let (size, bits) = (frame.size(), u32::from(number) << 8 | u32::from(check(number)));
+    let (size, bits) = (frame.size(), u64::from(number) << 32 | u64::from(check(number)));
     let band = band(size);
     let (across, down) = (band.width / COLUMNS, band.height / ROWS);
     let [luma, u, v] = frame.planes_mut();
@@ -50,17 +51,17 @@ pub fn draw(frame: &mut Frame, number: u16) {
 /// screen with `fit`, mirrored or not. `None` if there is none that can be trusted.
 pub fn read(canvas: &Canvas, picture: Size, area: Rect, fit: Fit) -> Option<u16> {
     let upright = bits(canvas, picture, area, fit)?;
-    let mirrored = (0..ROWS).fold(0, |bits, row| {
+    let mirrored = (0..ROWS).fold(0, |bits: u64, row| {
         let line = upright >> ((ROWS - 1 - row) * COLUMNS) & ((1 << COLUMNS) - 1);
-        bits << COLUMNS | line.reverse_bits() >> (u32::BITS - COLUMNS)
+        bits << COLUMNS | line.reverse_bits() >> (u64::BITS - COLUMNS)
     });
     [upright, mirrored].into_iter().find_map(|bits| {
-        let number = (bits >> 8) as u16;
-        (check(number) == bits as u8).then_some(number)
+        let number = (bits >> 32) as u16;
+        (check(number) == bits as u32).then_some(number)
     })
 }
 
-fn bits(canvas: &Canvas, picture: Size, area: Rect, fit: Fit) -> Option<u32> {
+fn bits(canvas: &Canvas, picture: Size, area: Rect, fit: Fit) -> Option<u64> {
     let Placement { source, target } = geometry::place(picture, area, fit)?;
     if !Rect::of(canvas.logical_size()).contains(target) {
         return None;
@@ -75,7 +76,7 @@ fn bits(canvas: &Canvas, picture: Size, area: Rect, fit: Fit) -> Option<u32> {
             let y = (band.y + band.height / ROWS * row) * ONE_PIXEL + band.height * (ONE_PIXEL / 2) / ROWS;
             let x = scaled(x.checked_sub(source.x)?, target.width, source.width)?;
             let y = scaled(y.checked_sub(source.y)?, target.height, source.height)?;
-            bits = bits << 1 | u32::from(canvas.pixel(target.x + x, target.y + y).green >= 128);
+            bits = bits << 1 | u64::from(canvas.pixel(target.x + x, target.y + y).green >= 128);
         }
     }
     Some(bits)

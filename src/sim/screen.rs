@@ -6,10 +6,14 @@ use crate::media::canvas::{Canvas, PixelLayout};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
+/// Sees the glass after each change, before the screen goes on.
+type Eye = Box<dyn FnMut(&Canvas) + Send>;
+
 /// What can be seen on a simulated screen.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Glass {
     shown: Arc<Mutex<Canvas>>,
+    eye: Arc<Mutex<Option<Eye>>>,
     /// How often something new was shown.
     presented: Arc<watch::Sender<u64>>,
 }
@@ -18,7 +22,7 @@ impl Glass {
     /// The glass of a dark screen; `rotation` is how it is mounted.
     pub fn new(size: Size, layout: PixelLayout, rotation: Rotation) -> Self {
         let shown = Arc::new(Mutex::new(Canvas::new(size, layout, rotation)));
-        Self { shown, presented: Arc::new(watch::Sender::new(0)) }
+        Self { shown, eye: Arc::default(), presented: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Looks at the glass.
@@ -26,7 +30,12 @@ impl Glass {
         eye(&self.shown.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells of each change.
+    /// Lets `eye` see each change from now on, none left out; it replaces the one before it.
+    pub fn watch(&self, eye: impl FnMut(&Canvas) + Send + 'static) {
+        *self.eye.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(eye));
+    }
+
+    /// Tells that there was a change; who is slow hears of the last one only.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.presented.subscribe()
     }
@@ -53,6 +62,9 @@ impl device::Screen for Screen {
     fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error> {
         let mut shown = self.glass.shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.copy_rects(canvas, changed);
+        if let Some(eye) = &mut *self.glass.eye.lock().unwrap_or_else(PoisonError::into_inner) {
+            eye(&shown);
+        }
         drop(shown);
         self.glass.presented.send_modify(|presented| *presented += 1);
         Ok(())
