@@ -172,6 +172,45 @@ async fn a_second_machine_with_the_same_id_is_noticed() {
     observer.until("lobby/error", |record| record["code"] == "BROKER_TAKEN_OVER").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_every_topic_leaves_the_daemon_at_work() {
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let mut lobby = Daemon::start(broker.port, "lobby");
+    let state = observer.until("lobby/state", |state| state["state"] == "online").await;
+    let whole = [
+        json!({ "room": "r", "members": ["lobby", { "openid": "ward-3", "name": "王" }], "mute": { "camera": true } }),
+        json!({ "room": "r", "session": "00112233445566778899aabbccddeeff", "seq": 1, "kind": "offer", "sdp": "v=0" }),
+    ];
+    let topics =
+        ["desired", "signal/ward-3", "signal/", "cmd/snapshot", "cmd/stats", "cmd/", "state", "fault/x"];
+
+    // A fixed seed (Knuth's generator): what once failed fails again.
+    let mut seed = 1_u64;
+    let mut dice = |sides: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % sides
+    };
+    for round in 0..400 {
+        let mut payload = whole[round % 2].to_string().into_bytes();
+        payload.truncate(1 + dice(payload.len()) + dice(40));
+        for _ in 0..dice(6) {
+            let at = dice(payload.len());
+            payload[at] = dice(256) as u8;
+        }
+        let topic = format!("lobby/{}", topics[dice(topics.len())]);
+        observer.client.publish_with(&topic, dice(2) == 0, payload, Default::default()).await;
+    }
+
+    let document = json!({ "rev": "sane", "room": "consult", "members": ["lobby"] });
+    mosquitto_pub(broker.port, "lobby", &["-m", &document.to_string()]);
+    let live = |reported: &Value| reported["rev"] == "sane" && tiles(reported)[0]["state"] == "live";
+    observer.until("lobby/reported", live).await;
+    assert!(lobby.process.0.try_wait().unwrap().is_none());
+    let reported = &observer.newest["lobby/reported"];
+    assert_eq!(reported["boot"], state["boot"], "the same life");
+}
+
 /// `parlor run` with simulated cameras and screen. Killed on drop.
 struct Daemon {
     process: Process,
