@@ -198,15 +198,20 @@ pub type Outlet = Box<dyn Fn(&Arc<Packet>) -> bool + Send + Sync>;
 pub struct Fanout {
     outlets: Mutex<BTreeMap<MemberId, Outlet>>,
     keyframe_wanted: AtomicBool,
+    /// Somebody sees nothing yet.
+    newcomer: AtomicBool,
 }
 
 impl Fanout {
     /// Keyframes are large: however many ask, one in this time.
     const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+    /// Members who come one after the other wait less for their first.
+    const NEWCOMER_INTERVAL: Duration = Duration::from_millis(100);
 
     /// Adds or replaces a member's outlet. It begins with a keyframe.
     pub fn add(&self, member: MemberId, outlet: Outlet) {
         lock(&self.outlets).insert(member, outlet);
+        self.newcomer.store(true, Relaxed);
         self.want_keyframe();
     }
 
@@ -216,6 +221,19 @@ impl Fanout {
 
     pub fn want_keyframe(&self) {
         self.keyframe_wanted.store(true, Relaxed);
+    }
+
+    /// Whether the next picture is to be a keyframe, `rested` after the last one. True ends all wishes.
+    fn takes_keyframe(&self, rested: Duration) -> bool {
+        let interval = match self.newcomer.load(Relaxed) {
+            true => Self::NEWCOMER_INTERVAL,
+            false => Self::KEYFRAME_INTERVAL,
+        };
+        let taken = rested >= interval && self.keyframe_wanted.swap(false, Relaxed);
+        if taken {
+            self.newcomer.store(false, Relaxed);
+        }
+        taken
     }
 
     fn is_empty(&self) -> bool {
@@ -260,9 +278,8 @@ pub fn encode(
                 Encoder::new(frame.size(), rate_hz, bitrate_bps).map_err(|error| failed(error.into()))?,
             ),
         };
-        let rested =
-            last_keyframe.is_none_or(|last| frame.captured.saturating_sub(last) >= Fanout::KEYFRAME_INTERVAL);
-        let keyframe = rested && fanout.keyframe_wanted.swap(false, Relaxed);
+        let rested = last_keyframe.map_or(Duration::MAX, |last| frame.captured.saturating_sub(last));
+        let keyframe = fanout.takes_keyframe(rested);
         let encoded = encoder.encode(&frame, rtp_time(frame.captured), keyframe);
         if let Some(packet) = encoded.map_err(|error| failed(error.into()))? {
             if packet.keyframe {
