@@ -4,6 +4,7 @@ pub mod camera;
 pub mod console;
 mod ioctl;
 pub mod screen;
+pub mod sound;
 mod v4l2;
 
 use crate::geometry::{Rect, Size};
