@@ -16,6 +16,7 @@ pub mod signs;
 pub mod snapshot;
 pub mod sound;
 pub mod sps;
+pub mod stretch;
 pub mod text;
 
 use bytes::Bytes;

@@ -115,20 +115,23 @@ pub fn duration(packet: &[u8]) -> Result<usize, Error> {
     packet::get_nb_samples(packet, RATE_HZ)
 }
 
+/// Samples of each of the packet's frames; 0 if it is no Opus packet. A copy is as long as the first one.
+pub fn frame(packet: &[u8]) -> usize {
+    packet::get_samples_per_frame(packet, RATE_HZ).unwrap_or(0)
+}
+
 /// Whether the packet carries a copy of the slot before it: the LBRR flag of its first SILK frame
 /// (RFC 6716, section 4.2.3).
 pub fn repairs(packet: &[u8]) -> bool {
     // Configurations 16 to 31 have no SILK part, hence no copy (section 3.1).
-    let (Some(toc), Ok(frame)) = (packet.first(), packet::get_samples_per_frame(packet, RATE_HZ)) else {
-        return false;
-    };
+    let Some(toc) = packet.first() else { return false };
     if toc & 0x80 != 0 {
         return false;
     }
     let Ok(parsed) = packet::parse(packet) else { return false };
     let Some(flags) = parsed.frames.first().and_then(|frame| frame.first()) else { return false };
     // One voice flag for each 20 ms, then the copy's flag; in stereo the same again for the side.
-    let voice_flags = (frame / SLOT).max(1);
+    let voice_flags = (frame(packet) / SLOT).max(1);
     let mid = (flags >> (7 - voice_flags)) & 1;
     let side = if toc & 0x04 != 0 { (u32::from(*flags) << (2 * voice_flags + 1) >> 7) as u8 & 1 } else { 0 };
     mid | side != 0
