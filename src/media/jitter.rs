@@ -1,0 +1,410 @@
+//! One member's sound between the wire and the mix: puts packets back in order and plays them steadily.
+//!
+//! The delay follows what the network does, the pitch-wise stretching of [`super::stretch`] follows the delay and the sender's clock. All times count samples at 48 kHz.
+
+use super::opus::{self, Decoder, LONGEST, STEP};
+use super::sound::{BLOCK, Block, RATE_HZ, SILENCE, SLOT, SoundPacket};
+use super::stretch::Seam;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Packets that wait at most; when another comes, the oldest goes. 2 s of usual ones.
+const CAPACITY: usize = 100;
+/// Bytes of a packet at most: no UDP payload of a call is larger. Larger ones are dropped.
+const LARGEST: usize = 1_500;
+const MS: i64 = RATE_HZ as i64 / 1_000;
+/// The delay that is aimed at is never less or more.
+const LEAST_DELAY: i64 = 20 * MS;
+const MOST_DELAY: i64 = 200 * MS;
+/// A sender that is this much earlier or later than it was, or skips so many packets, has begun anew.
+const EARLIER: i64 = 1_000 * MS;
+const LATER: i64 = 2_000 * MS;
+const SKIPPED: i64 = 1_000;
+/// Concealment fades out in 100 ms; sound comes back in 5 ms.
+const FADE_OUT: f32 = 1.0 / (100 * MS) as f32;
+const FADE_IN: f32 = 1.0 / (5 * MS) as f32;
+/// How far the delay may be off, and how alike the passages must then be that are joined to correct it.
+const CORRECTIONS: [(i64, f32); 3] = [(40 * MS, -1.0), (20 * MS, 0.6), (8 * MS, 0.9)];
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulled {
+    /// What the member sent.
+    Speech,
+    /// At least partly made up, because something was lost, late or not sent.
+    Concealed,
+    /// Nothing: the member is silent.
+    Silence,
+}
+
+/// What has happened since the member came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets given to [`Jitter::put`].
+    pub received: u64,
+    /// Packets that were played.
+    pub decoded: u64,
+    /// Packets that came after their time, or twice.
+    pub late: u64,
+    /// Packets that were not there in time, whether they came later or never.
+    pub lost: u64,
+    /// Lost packets that were replaced by the copy in the next one.
+    pub repaired: u64,
+    /// Pieces of sound that were made up.
+    pub concealed: u64,
+    /// Packets of background noise amid silence, passed over.
+    pub passed_over: u64,
+    /// Times the sound was shortened or lengthened by at most 10 ms.
+    pub stretched: u64,
+    /// Packets that are no Opus or too large.
+    pub broken: u64,
+    /// Packets dropped because too many waited.
+    pub overflowed: u64,
+    /// Times the sender began anew.
+    pub restarted: u64,
+}
+
+struct Waiting {
+    data: Bytes,
+    sequence: i64,
+    duration: i64,
+    /// Samples before this packet that it can repair.
+    copy: i64,
+    /// Nothing was sent just before it.
+    resumes: bool,
+}
+
+/// The adaptive playout buffer of one member. Bounded: [`CAPACITY`] packets and 240 ms of samples.
+pub struct Jitter {
+    decoder: Decoder,
+    network: Network,
+    /// By time of their first sample.
+    waiting: BTreeMap<i64, Waiting>,
+    /// Decoded and not yet pulled.
+    samples: Vec<f32>,
+    scratch: Box<[f32; LONGEST]>,
+    /// Sequence, time and end of the newest packet received: wrapped numbers are read as near to it.
+    newest: Option<(i64, i64, i64)>,
+    /// Sequence of the last packet played, and the time after the last sample decoded.
+    played: i64,
+    end: i64,
+    playing: bool,
+    /// 0 to 1: concealment fades out, sound fades in.
+    gain: f32,
+    /// Delay of the sample pulled last, against the fastest packet.
+    delay: i64,
+    stats: Stats,
+}
+
+impl Jitter {
+    pub fn new(decoder: Decoder) -> Self {
+        Self {
+            decoder,
+            network: Network::new(),
+            waiting: BTreeMap::new(),
+            samples: Vec::with_capacity(LONGEST + 2 * BLOCK),
+            scratch: Box::new([0.0; LONGEST]),
+            newest: None,
+            played: 0,
+            end: 0,
+            playing: false,
+            gain: 0.0,
+            delay: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes a packet that arrived `now`, in whatever order.
+    pub fn put(&mut self, packet: SoundPacket, now: Duration) {
+        self.stats.received += 1;
+        let duration = match opus::duration(&packet.data) {
+            Ok(duration) if (1..=LONGEST).contains(&duration) && packet.data.len() <= LARGEST => {
+                duration as i64
+            }
+            _ => {
+                self.stats.broken += 1;
+                return;
+            }
+        };
+        let now = in_samples(now);
+        let (sequence, time) = self.place(&packet, now);
+        self.network.note(now, time);
+        let newest_end = self.newest.map(|(_, _, end)| end);
+        if self.newest.is_none_or(|(_, newest, _)| time > newest) {
+            self.newest = Some((sequence, time, time + duration));
+        }
+        if time < self.end || self.waiting.contains_key(&time) {
+            self.stats.late += 1;
+            return;
+        }
+        if self.waiting.len() == CAPACITY {
+            self.waiting.pop_first();
+            self.stats.overflowed += 1;
+        }
+        let copy = if opus::repairs(&packet.data) { opus::frame(&packet.data) as i64 } else { 0 };
+        let resumes = newest_end.is_none_or(|end| time > end);
+        self.waiting.insert(time, Waiting { data: packet.data, sequence, duration, copy, resumes });
+    }
+
+    /// Writes the next 10 ms, which leave `now`.
+    pub fn pull(&mut self, now: Duration, block: &mut Block) -> Pulled {
+        let now = in_samples(now);
+        if !self.playing && !self.begin(now) {
+            *block = SILENCE;
+            return Pulled::Silence;
+        }
+        self.delay = self.delay_of_end(now) - self.samples.len() as i64;
+        let mut pulled = Pulled::Speech;
+        while self.playing && self.samples.len() < BLOCK {
+            if self.refill(now) {
+                pulled = Pulled::Concealed;
+            }
+        }
+        // Faded out meanwhile: the rest is silence.
+        if self.samples.len() < BLOCK {
+            self.samples.resize(BLOCK, 0.0);
+        }
+        block.copy_from_slice(&self.samples[..BLOCK]);
+        self.samples.drain(..BLOCK);
+        pulled
+    }
+
+    /// RTP time of the sample that leaves next; `None` while the member is silent.
+    pub fn playing(&self) -> Option<u32> {
+        // Wraps as RTP does.
+        self.playing.then(|| (self.end - self.samples.len() as i64) as u32)
+    }
+
+    /// How much later than the network's fastest the sound leaves: as it is while playing, as it will be otherwise.
+    pub fn delay(&self) -> Duration {
+        let delay = if self.playing { self.delay } else { self.network.target() };
+        Duration::from_micros(delay.max(0) as u64 * 1_000 / MS as u64)
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How often the decoder was called: not at all while the member is silent.
+    pub fn decoder_calls(&self) -> u64 {
+        self.decoder.calls()
+    }
+
+    /// The packet's sequence and time without wraps; begins anew if they do not go on from the ones before.
+    fn place(&mut self, packet: &SoundPacket, now: i64) -> (i64, i64) {
+        if let Some((sequence, time, _)) = self.newest {
+            let skipped = i64::from(packet.sequence.wrapping_sub(sequence as u16) as i16);
+            let passed = i64::from(packet.time.wrapping_sub(time as u32) as i32);
+            let late = self.network.lateness(now, time + passed);
+            if skipped.abs() <= SKIPPED && (-EARLIER..=LATER).contains(&late) {
+                return (sequence + skipped, time + passed);
+            }
+            self.stats.restarted += 1;
+        }
+        let (sequence, time) = (i64::from(packet.sequence), i64::from(packet.time));
+        self.network.restart(now, time);
+        self.waiting.clear();
+        self.samples.clear();
+        self.newest = None;
+        self.playing = false;
+        self.gain = 0.0;
+        self.played = sequence - 1;
+        self.end = time;
+        (sequence, time)
+    }
+
+    /// Ends the silence when the first packet that waits is due.
+    fn begin(&mut self, now: i64) -> bool {
+        let Some((&time, first)) = self.waiting.first_key_value() else { return false };
+        let due = self.network.lateness(now, time) - self.network.target();
+        // What comes alone in a pause is an update of the background noise (RFC 7587, section 3.1.3). Played,
+        // it would be a puff of noise amid silence: it waits whether something follows.
+        let alone = first.resumes && self.waiting.len() == 1;
+        if due < 0 || alone && due < first.duration + SLOT as i64 {
+            return false;
+        }
+        self.end = time;
+        if alone {
+            self.end += first.duration;
+            self.played = first.sequence;
+            self.waiting.clear();
+            self.stats.passed_over += 1;
+            return false;
+        }
+        self.playing = true;
+        true
+    }
+
+    /// Adds some samples, or ends playing; answers whether they are made up.
+    fn refill(&mut self, now: i64) -> bool {
+        let Some((&time, next)) = self.waiting.first_key_value() else {
+            // Late, lost or a pause: nobody knows. If the delay is too small anyway, it grows by this.
+            let grows = self.delay_of_end(now) < self.network.target();
+            self.conceal(BLOCK);
+            self.end += if grows { 0 } else { BLOCK as i64 };
+            return true;
+        };
+        let gap = time - self.end;
+        if gap >= STEP as i64 {
+            let lost = next.sequence > self.played + 1;
+            if lost && next.copy == gap {
+                return self.repair(gap as usize);
+            }
+            // Up to the copy in the next packet, if there is one.
+            let until = if lost && next.copy < gap { gap - next.copy } else { gap };
+            let length = (until.min(SLOT as i64) as usize / STEP * STEP).max(STEP);
+            self.conceal(length);
+            self.end += length as i64;
+            return true;
+        }
+        if let Some((time, packet)) = self.waiting.pop_first() {
+            if gap < 0 {
+                self.stats.late += 1;
+            } else {
+                return self.decode(time, &packet, now);
+            }
+        }
+        false
+    }
+
+    fn decode(&mut self, time: i64, packet: &Waiting, now: i64) -> bool {
+        self.stats.lost += (packet.sequence - self.played - 1).max(0) as u64;
+        self.played = packet.sequence;
+        self.end = time + packet.duration;
+        match self.decoder.decode(&packet.data, &mut self.scratch[..]) {
+            Ok(length) => {
+                self.stats.decoded += 1;
+                self.append(length, FADE_IN);
+                self.correct(now);
+                false
+            }
+            Err(_) => {
+                self.stats.broken += 1;
+                self.conceal(packet.duration as usize);
+                true
+            }
+        }
+    }
+
+    /// Fills the gap before the next packet from the copy in it; answers whether that had to be made up.
+    fn repair(&mut self, gap: usize) -> bool {
+        let Some((_, next)) = self.waiting.first_key_value() else { return true };
+        let repaired = self.decoder.repair(&next.data, &mut self.scratch[..gap]).is_ok();
+        self.end += gap as i64;
+        if repaired {
+            self.stats.repaired += 1;
+            self.append(gap, FADE_IN);
+        } else {
+            self.conceal(gap);
+        }
+        !repaired
+    }
+
+    /// Makes up `length` samples that fade out; ends playing when they have.
+    fn conceal(&mut self, length: usize) {
+        self.stats.concealed += 1;
+        if self.decoder.conceal(&mut self.scratch[..length]).is_err() {
+            self.scratch[..length].fill(0.0);
+        }
+        self.append(length, -FADE_OUT);
+        self.playing = self.gain > 0.0;
+    }
+
+    /// Moves the scratch samples behind the others while the gain changes.
+    fn append(&mut self, length: usize, step: f32) {
+        for sample in &self.scratch[..length] {
+            self.gain = (self.gain + step).clamp(0.0, 1.0);
+            self.samples.push(sample * self.gain);
+        }
+    }
+
+    /// Brings the delay nearer to the target by at most 10 ms, where the sound allows it.
+    fn correct(&mut self, now: i64) {
+        let excess = self.delay_of_end(now) - self.network.target();
+        let Some((_, wanted)) = CORRECTIONS.into_iter().find(|(off, _)| excess.abs() > *off) else { return };
+        let Some(seam) = Seam::find(&self.samples).filter(|seam| seam.likeness >= wanted) else { return };
+        self.stats.stretched += 1;
+        if excess > 0 { seam.shorten(&mut self.samples) } else { seam.lengthen(&mut self.samples) }
+    }
+
+    /// Delay of the sample after the last decoded one, when it will leave.
+    fn delay_of_end(&self, now: i64) -> i64 {
+        self.network.lateness(now + self.samples.len() as i64, self.end)
+    }
+}
+
+fn in_samples(time: Duration) -> i64 {
+    (time.as_micros() * u128::from(RATE_HZ) / 1_000_000) as i64
+}
+
+/// How late packets are against the fastest of the last seconds, and the delay that covers nearly all of them.
+struct Network {
+    /// Arrival less time of the fastest packet in this window and in the one before it.
+    fastest: [i64; 2],
+    window_began: i64,
+    /// Share of packets by lateness; recent ones weigh more.
+    shares: [f32; BUCKETS],
+    noted: f32,
+    target: i64,
+}
+
+const WINDOW: i64 = 2_000 * MS;
+const BUCKETS: usize = 128;
+const BUCKET: i64 = 2 * MS;
+/// What a new packet weighs, once enough are known.
+const WEIGHT: f32 = 0.005;
+/// The share of packets that must be in time; the others are repaired.
+const IN_TIME: f32 = 0.96;
+/// The lateness that is assumed before anything is known.
+const ASSUMED: i64 = 30 * MS;
+
+impl Network {
+    fn new() -> Self {
+        let mut shares = [0.0; BUCKETS];
+        shares[(ASSUMED / BUCKET) as usize] = 1.0;
+        let mut network = Self { fastest: [0; 2], window_began: 0, shares, noted: 0.0, target: 0 };
+        network.target = network.covering();
+        network
+    }
+
+    /// Forgets the sender's clock, not the network.
+    fn restart(&mut self, now: i64, time: i64) {
+        (self.fastest, self.window_began) = ([now - time; 2], now);
+    }
+
+    fn note(&mut self, now: i64, time: i64) {
+        let way = now - time;
+        if now - self.window_began > WINDOW {
+            let before = if now - self.window_began > 2 * WINDOW { way } else { self.fastest[0] };
+            (self.fastest, self.window_began) = ([way, before], now);
+        }
+        self.fastest[0] = self.fastest[0].min(way);
+        self.noted += 1.0;
+        let weight = WEIGHT.max(1.0 / (1.0 + self.noted));
+        self.shares.iter_mut().for_each(|share| *share *= 1.0 - weight);
+        let bucket = (self.lateness(now, time) / BUCKET).clamp(0, BUCKETS as i64 - 1);
+        self.shares[bucket as usize] += weight;
+        self.target = self.covering();
+    }
+
+    fn lateness(&self, now: i64, time: i64) -> i64 {
+        now - time - self.fastest[0].min(self.fastest[1])
+    }
+
+    fn target(&self) -> i64 {
+        self.target
+    }
+
+    /// The lateness that `IN_TIME` of the packets do not exceed, and a block, as packets are decoded up to
+    /// one before they are heard.
+    fn covering(&self) -> i64 {
+        let mut sum = 0.0;
+        let bucket = self.shares.iter().position(|share| {
+            sum += share;
+            sum >= IN_TIME
+        });
+        let lateness = (bucket.unwrap_or(BUCKETS) as i64 + 1) * BUCKET;
+        (lateness + BLOCK as i64).clamp(LEAST_DELAY, MOST_DELAY)
+    }
+}
