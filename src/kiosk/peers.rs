@@ -1,6 +1,6 @@
 //! The connections to the other members: opened, answered and closed as the room says.
 
-use crate::link::peer::{Peer, Report, Settings};
+use crate::link::peer::{Clocks, Peer, Report, Settings, Sinks};
 use crate::pipeline::{Decoders, Fanout, Stage, Video};
 use crate::room::message::{MemberId, SessionId};
 use crate::room::{Event, PeerEvent, Role};
@@ -14,6 +14,7 @@ const REPORTS: usize = 64;
 
 pub struct Peers {
     settings: Settings,
+    clocks: Clocks,
     stage: Arc<Stage>,
     fanout: Arc<Fanout>,
     decoders: Decoders,
@@ -37,7 +38,17 @@ impl Peers {
         decoders: Decoders,
         tell: mpsc::Sender<Event>,
     ) -> Self {
-        Self { settings, stage, fanout, decoders, tell, open: BTreeMap::new(), closing: JoinSet::new() }
+        let clocks = Clocks::default();
+        Self {
+            settings,
+            clocks,
+            stage,
+            fanout,
+            decoders,
+            tell,
+            open: BTreeMap::new(),
+            closing: JoinSet::new(),
+        }
     }
 
     /// Opens a connection in place of the one there is.
@@ -45,7 +56,8 @@ impl Peers {
         self.hang_up(&member);
         let video = self.stage.video(&member);
         let (reports, heard) = mpsc::channel(REPORTS);
-        let peer = Arc::new(Peer::start(&self.settings, role, reports, self.decoders.sink(&video)));
+        let sinks = Sinks { video: self.decoders.sink(&video), sound: Box::new(|_| {}) };
+        let peer = Arc::new(Peer::start(&self.settings, &self.clocks, role, reports, sinks));
         let herald = Herald {
             member: member.clone(),
             session: session.clone(),
@@ -127,6 +139,7 @@ impl Herald {
             match report {
                 Some(Report::State(event)) => self.state(event).await,
                 Some(Report::KeyframeWanted) => self.fanout.want_keyframe(),
+                Some(Report::SoundLoss(_) | Report::SenderTime { .. }) => {}
                 None => return,
             }
         }

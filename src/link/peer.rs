@@ -1,39 +1,41 @@
-//! One WebRTC connection to one member: video both ways, trickle ICE, keyframes on request.
+//! One WebRTC connection to one member: video and sound both ways, trickle ICE, keyframes on request.
 //!
 //! ```text
-//!  Peer ── commands, access units ──► one task: signal ┐                ┌─ driver of webrtc (own task)
-//!                                               send   ├─► connection ◄─┤
-//!  Report ◄── SDP, candidates, state ──         receive┘                └─ Ears: its callbacks, never waiting
+//!  Peer ── commands, access units, sound ──► one task: signal ┐                ┌─ driver of webrtc (own task)
+//!                                                      send   ├─► connection ◄─┤
+//!  Report ◄── SDP, candidates, state, feedback ──      receive┘                └─ Ears, Listener: never waiting
 //! ```
 
 mod connection;
+mod feedback;
+mod incoming;
+mod kind;
+mod outgoing;
+mod sound;
+mod time;
 
 use crate::media::Packet;
-use crate::media::assemble::Assembler;
-use crate::media::packetize::packetize;
+use crate::media::sound::SoundPacket;
 use crate::room::{PeerEvent, Role};
 use anyhow::{Context, bail, ensure};
 use connection::{Ears, Heard};
-use rtc::peer_connection::configuration::media_engine::MIME_TYPE_H264;
-use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
+use feedback::Feedback;
+pub use kind::Kind;
+use outgoing::Channel;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+pub use time::{Clocks, RtpClock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
-use webrtc::media_stream::Track;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
-use webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
-use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
     PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription,
 };
-use webrtc::rtp_transceiver::RtpSender;
 
 /// Access units between the encoder and the connection. Full: the connection is too slow, drop to a keyframe.
 const ACCESS_UNITS: usize = 8;
@@ -47,10 +49,6 @@ const SDP_LIMIT: usize = 64 * 1024;
 const CANDIDATE_LIMIT: usize = 2 * 1024;
 /// Payload of an RTP packet, in bytes: with all headers below the 1,280 that every path carries (RFC 8200).
 const PAYLOAD_LIMIT: usize = 1_160;
-/// How long a picture waits for its missing packets: two or three NACK rounds.
-const REPAIR_TIME: Duration = Duration::from_millis(200);
-/// Between two PLIs.
-const PLI_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a connection may be disconnected before it is given up.
 const DISCONNECTED_LIMIT: Duration = Duration::from_secs(5);
 /// How long closing may take.
@@ -79,11 +77,26 @@ pub enum Report {
     State(PeerEvent),
     /// The other side asks for a keyframe (PLI or FIR), or has just connected and needs one.
     KeyframeWanted,
+    /// How much of our sound the other side has lost lately, in percent; about once a second at most.
+    SoundLoss(u8),
+    /// What the other side sends of this kind was captured at `ntp` if its RTP time is `rtp` (RFC 3550, section
+    /// 6.4.1); `ntp` is of the other side's clock, in 2⁻³² s. About once a second at most for each kind.
+    SenderTime { kind: Kind, ntp: u64, rtp: u32 },
+}
+
+/// Where what is received goes.
+pub struct Sinks {
+    pub video: Sink,
+    pub sound: SoundSink,
 }
 
 /// Takes received access units; answers false if it has no room. Then nothing more is delivered until the next
 /// keyframe, which is asked for. Runs on the connection's task: it must not wait.
 pub type Sink = Box<dyn FnMut(Packet) -> bool + Send>;
+
+/// Takes received sound as it comes off the wire: late, twice, not at all or hostile. Runs on the connection's task:
+/// it must not wait.
+pub type SoundSink = Box<dyn FnMut(SoundPacket) + Send>;
 
 /// A connection. Ends by [`Peer::close`]; a handle that is dropped closes it in the background.
 pub struct Peer {
@@ -108,16 +121,25 @@ struct Shared {
     broken: AtomicBool,
     /// [`Peer::ask_for_keyframe`] was called.
     keyframe: Notify,
+    sound: sound::Queue,
+    clocks: Clocks,
 }
 
 impl Peer {
     /// Starts a connection; it reports its SDP and candidates through `reports`. When it has failed it says so once
-    /// and frees its sockets.
+    /// and frees its sockets. `clocks` say what the RTP times of what is sent mean: the other side plays picture and
+    /// sound in step by them.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn start(settings: &Settings, role: Role, reports: mpsc::Sender<Report>, sink: Sink) -> Self {
+    pub fn start(
+        settings: &Settings,
+        clocks: &Clocks,
+        role: Role,
+        reports: mpsc::Sender<Report>,
+        sinks: Sinks,
+    ) -> Self {
         let (commands, remote) = mpsc::channel(COMMANDS);
         let (access_units, outgoing) = mpsc::channel(ACCESS_UNITS);
         let (open, closed) = oneshot::channel();
@@ -125,8 +147,10 @@ impl Peer {
             connected: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             keyframe: Notify::new(),
+            sound: sound::Queue::default(),
+            clocks: clocks.clone(),
         });
-        let inlet = Inlet { remote, outgoing, sink };
+        let inlet = Inlet { remote, outgoing, sinks };
         let task = tokio::spawn(own(settings.clone(), role, reports, inlet, shared.clone(), closed));
         Self { commands, access_units, shared, open, task }
     }
@@ -149,6 +173,17 @@ impl Peer {
             && (packet.keyframe || !self.shared.broken.load(Relaxed))
             && self.access_units.try_send(packet.clone()).is_ok();
         self.shared.broken.store(!fits, Relaxed);
+        fits
+    }
+
+    /// Sends a packet of sound, before any picture that waits. Never waits: when the connection cannot keep up, the
+    /// oldest of ten packets gives way. False if this one was dropped: before the connection is connected, or when it
+    /// does not fit into one RTP packet.
+    pub fn send_sound(&self, packet: &Arc<SoundPacket>) -> bool {
+        let fits = self.shared.connected.load(Relaxed) && (1..=PAYLOAD_LIMIT).contains(&packet.data.len());
+        if fits {
+            self.shared.sound.push(packet.clone());
+        }
         fits
     }
 
@@ -176,7 +211,7 @@ impl Peer {
 struct Inlet {
     remote: mpsc::Receiver<Remote>,
     outgoing: mpsc::Receiver<Arc<Packet>>,
-    sink: Sink,
+    sinks: Sinks,
 }
 
 /// The task: opens the connection, lets it live, and closes it whatever happened; webrtc keeps sockets and driver of
@@ -189,9 +224,9 @@ async fn own(
     shared: Arc<Shared>,
     mut closed: oneshot::Receiver<Infallible>,
 ) {
-    let (ears, heard) = Ears::new();
+    let (ears, listener, heard) = Ears::new();
     let mut connection = None;
-    let reason = match connection::open(&settings, ears).await {
+    let reason = match connection::open(&settings, ears, listener).await {
         Err(error) => short(&error),
         Ok(opened) => {
             connection = Some(opened.clone());
@@ -241,29 +276,32 @@ impl Session {
     /// Lives until something fails, and says what.
     async fn live(self, role: Role, heard: Heard, inlet: Inlet) -> anyhow::Error {
         let described = matches!(role, Role::Answer(_));
-        let (track, sender) = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
-            Ok(Ok(sending)) => sending,
+        let channels = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
+            Ok(Ok(channels)) => channels,
             Ok(Err(error)) => return error,
             Err(_) => return anyhow::anyhow!("no description within {DISCONNECTED_LIMIT:?}"),
         };
         let end = tokio::select! {
             end = self.signal(described, heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
-            end = self.send(&track, sender, heard.state, inlet.outgoing) => end,
-            end = self.receive(heard.tracks, inlet.sink) => end,
+            end = self.pass_on(heard.feedback) => end,
+            end = self.send(channels, heard.state, inlet.outgoing) => end,
+            end = self.receive_video(heard.video, inlet.sinks.video) => end,
+            end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
         };
         match end {
             Err(error) => error,
         }
     }
 
-    /// Adds our video and makes the offer or the answer.
-    async fn describe(&self, role: Role) -> anyhow::Result<(Arc<TrackLocalStaticRTP>, Arc<dyn RtpSender>)> {
-        let track = Arc::new(TrackLocalStaticRTP::new(connection::video()));
-        let sender;
+    /// Adds what we send and makes the offer or the answer.
+    async fn describe(&self, role: Role) -> anyhow::Result<Vec<Channel>> {
+        let mut channels = Vec::new();
         match role {
             Role::Offer => {
-                sender = self.connection.add_track(track.clone()).await.context("add the video")?;
+                for kind in [Kind::Video, Kind::Sound] {
+                    channels.push(self.channel(kind).await?);
+                }
                 let offer = self.connection.create_offer(None).await.context("make an offer")?;
                 let sdp = offer.sdp.clone();
                 self.connection.set_local_description(offer).await.context("apply our offer")?;
@@ -271,17 +309,29 @@ impl Session {
             }
             Role::Answer(sdp) => {
                 ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
+                let wanted = [Kind::Video, Kind::Sound].into_iter().filter(|kind| kind.is_wanted(&sdp));
+                let wanted: Vec<_> = wanted.collect();
                 let offer = RTCSessionDescription::offer(sdp).context("read the offer")?;
                 self.connection.set_remote_description(offer).await.context("apply the offer")?;
                 // Only after the offer: webrtc then pairs it with the offered section.
-                sender = self.connection.add_track(track.clone()).await.context("add the video")?;
+                for kind in wanted {
+                    channels.push(self.channel(kind).await?);
+                }
                 let answer = self.connection.create_answer(None).await.context("make an answer")?;
                 let sdp = answer.sdp.clone();
                 self.connection.set_local_description(answer).await.context("apply our answer")?;
                 self.report(PeerEvent::Answer(sdp)).await;
             }
         }
-        Ok((track, sender))
+        Ok(channels)
+    }
+
+    /// Adds a track of ours.
+    async fn channel(&self, kind: Kind) -> anyhow::Result<Channel> {
+        let track = Arc::new(TrackLocalStaticRTP::new(connection::track(kind)));
+        let sender =
+            self.connection.add_track(track.clone()).await.with_context(|| format!("add our {kind:?}"))?;
+        Ok(Channel { kind, track, sender })
     }
 
     /// Carries candidates out, and what the other side has signalled in.
@@ -364,106 +414,18 @@ impl Session {
         }
     }
 
-    /// Sends access units as RTP, and hears the other side's wishes for keyframes.
-    async fn send(
-        &self,
-        track: &TrackLocalStaticRTP,
-        sender: Arc<dyn RtpSender>,
-        mut state: watch::Receiver<RTCPeerConnectionState>,
-        mut access_units: mpsc::Receiver<Arc<Packet>>,
-    ) -> Endless {
-        state
-            .wait_for(|state| *state == RTCPeerConnectionState::Connected)
-            .await
-            .context("webrtc's driver has stopped")?;
-        let parameters = sender.get_parameters().await.context("read what was negotiated")?;
-        let codec = parameters.rtp_parameters.codecs.iter();
-        let payload_type = codec
-            .filter(|codec| codec.rtp_codec.mime_type.eq_ignore_ascii_case(MIME_TYPE_H264))
-            .map(|codec| codec.payload_type)
-            .next()
-            .context("the other side takes no H.264 (42e01f, packetization-mode 1)")?;
-        let ssrc = track.ssrcs().await.into_iter().next().context("our video has no SSRC")?;
-        let mut header = rtc::rtp::Header {
-            version: 2,
-            payload_type,
-            ssrc,
-            sequence_number: rand::random(),
-            ..Default::default()
-        };
-
-        loop {
-            tokio::select! {
-                Some(unit) = access_units.recv() => {
-                    header.timestamp = unit.time;
-                    for payload in packetize(&unit, PAYLOAD_LIMIT) {
-                        header.marker = payload.marker;
-                        let packet = rtc::rtp::Packet { header: header.clone(), payload: payload.data };
-                        track.write_rtp(packet).await.context("send a picture")?;
-                        header.sequence_number = header.sequence_number.wrapping_add(1);
-                    }
-                }
-                Some(TrackLocalEvent::OnRtcpPacket(_)) = track.poll() => self.want_keyframe(),
-                else => std::future::pending().await,
-            }
+    /// Reports what the other side says about what it sends and receives.
+    async fn pass_on(&self, mut feedback: mpsc::Receiver<Feedback>) -> Endless {
+        while let Some(feedback) = feedback.recv().await {
+            let report = match feedback {
+                Feedback::KeyframeWanted => Report::KeyframeWanted,
+                Feedback::SoundLoss(percent) => Report::SoundLoss(percent),
+                Feedback::SenderTime { kind, ntp, rtp } => Report::SenderTime { kind, ntp, rtp },
+            };
+            // Full: the other side says it again.
+            let _ = self.reports.try_send(report);
         }
-    }
-
-    /// Puts the other side's video together and hands it to the sink.
-    async fn receive(&self, mut tracks: mpsc::Receiver<Arc<dyn TrackRemote>>, mut sink: Sink) -> Endless {
-        let track = loop {
-            match tracks.recv().await {
-                Some(track) if track.kind().await == RtpCodecKind::Video => break track,
-                Some(_) => {}
-                None => std::future::pending().await,
-            }
-        };
-        let started = Instant::now();
-        let mut assembler = Assembler::new(REPAIR_TIME);
-        // Somebody behind the assembler lacks a keyframe: the sink had no room, or the decoder asks.
-        let mut wanted = false;
-        let mut dropping = false;
-        let mut next_pli = started;
-
-        loop {
-            let needed = wanted || assembler.needs_keyframe();
-            let repair = assembler.next_timeout().map(|timeout| started + timeout);
-            tokio::select! {
-                event = track.poll() => match event {
-                    Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
-                        let header = &packet.header;
-                        let now = started.elapsed();
-                        let (sequence, time) = (header.sequence_number, header.timestamp);
-                        assembler.push(sequence, time, header.marker, packet.payload, now);
-                    }
-                    Some(_) => {}
-                    None => std::future::pending().await,
-                },
-                () = self.shared.keyframe.notified() => wanted = true,
-                () = at(repair) => {}
-                () = at(needed.then_some(next_pli)) => {
-                    self.ask(&*track).await;
-                    next_pli = Instant::now() + PLI_INTERVAL;
-                }
-            }
-            while let Some(packet) = assembler.pop(started.elapsed()) {
-                if packet.keyframe {
-                    (wanted, dropping) = (false, false);
-                }
-                if !dropping && !sink(packet) {
-                    (wanted, dropping) = (true, true);
-                }
-            }
-        }
-    }
-
-    /// Sends a PLI.
-    async fn ask(&self, track: &dyn TrackRemote) {
-        let Some(media_ssrc) = track.ssrcs().await.first().copied() else { return };
-        let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc };
-        if let Err(error) = track.write_rtcp(vec![Box::new(pli)]).await {
-            debug!(error = short(&error.into()), "ask for a keyframe");
-        }
+        std::future::pending().await
     }
 
     async fn report(&self, event: PeerEvent) {

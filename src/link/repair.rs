@@ -1,22 +1,23 @@
-//! The interceptors of a connection: what repairs losses, and two that mend what webrtc 0.21 leaves open.
+//! The interceptors of a connection: what repairs losses, and one that mends what webrtc 0.21 leaves open.
 //!
 //! ```text
-//!  wire ─► NACK responder · RtxUnwrap · NACK generator · TWCC receiver · reports · KeyframeRequests ─► tracks
+//!  wire ─► NACK responder · RtxUnwrap · NACK generator · TWCC receiver · receiver reports · listener ─► tracks
 //! ```
+//!
+//! Sound is not asked for again (its codec has no `nack`): forward error correction is sooner.
+//!
+//! No sender reports: those of webrtc 0.21 say when a packet was sent, not when it was captured, and picture and sound
+//! do not take equally long in between. The session makes its own.
 //!
 //! No pacer: the one of webrtc 0.21 is first in, first out, and lets retransmissions wait behind pictures.
 
 use anyhow::Context;
 use rtc::interceptor::{
-    Attribute, AttributedPacket, Interceptor, NackGeneratorBuilder, NackResponderBuilder, Packet, Slot,
-    StreamInfo, TaggedPacket,
+    AttributedPacket, Interceptor, NackGeneratorBuilder, NackResponderBuilder, Packet, ReceiverReportBuilder,
+    Slot, StreamInfo, TaggedPacket,
 };
-use rtc::peer_connection::configuration::interceptor_registry::{
-    Registry, configure_rtcp_reports, configure_twcc_receiver_only,
-};
+use rtc::peer_connection::configuration::interceptor_registry::{Registry, configure_twcc_receiver_only};
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
-use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
-use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use std::collections::{HashMap, VecDeque};
@@ -27,14 +28,15 @@ const NACK_INTERVAL: Duration = Duration::from_millis(50);
 /// A packet that did not come after so many requests is given up; by then its picture is late anyway.
 const NACKS_PER_PACKET: u16 = 8;
 
-/// The chain of one connection, with the header extension it needs registered in `engine`.
+/// The chain of one connection, with the header extension it needs registered in `engine`; `listener` sees all RTCP.
 ///
 /// # Errors
 ///
 /// When `engine` has no room for the header extension.
-pub fn interceptors(engine: &mut MediaEngine) -> anyhow::Result<Registry> {
+pub fn interceptors(engine: &mut MediaEngine, listener: impl Tap + 'static) -> anyhow::Result<Registry> {
     let registry = configure_twcc_receiver_only(Registry::new(), engine).context("register transport-cc")?;
-    Ok(configure_rtcp_reports(registry)
+    Ok(registry
+        .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
         .with(Slot::NackResponder, NackResponderBuilder::new().build())
         .with(
             Slot::NackGenerator,
@@ -46,7 +48,7 @@ pub fn interceptors(engine: &mut MediaEngine) -> anyhow::Result<Registry> {
         // Before the NACK generator, so that it sees what was repaired.
         .with(Slot::from(6_500), Inbound::new(RtxUnwrap::default()))
         // Behind everything that acts on RTCP itself.
-        .with(Slot::from(14_000), Inbound::new(KeyframeRequests)))
+        .with(Slot::from(14_000), Inbound::new(listener)))
 }
 
 /// Puts a retransmission back into its stream (RFC 4588, section 4).
@@ -60,7 +62,7 @@ struct RtxUnwrap {
 }
 
 impl Tap for RtxUnwrap {
-    fn inbound(&mut self, packet: &mut AttributedPacket) -> bool {
+    fn inbound(&mut self, packet: &mut AttributedPacket, _now: Instant) -> bool {
         let Packet::Rtp(rtp) = &mut packet.packet else { return true };
         let Some(&(ssrc, payload_type)) = self.streams.get(&rtp.header.ssrc) else { return true };
         let Some(&sequence) = rtp.payload.first_chunk::<2>() else {
@@ -87,31 +89,15 @@ impl Tap for RtxUnwrap {
     }
 }
 
-/// Lets PLI (RFC 4585, section 6.3.1) and FIR (RFC 5104, section 4.3.1) through to the local track, which
-/// webrtc 0.21 does with no RTCP by itself.
-struct KeyframeRequests;
-
-impl Tap for KeyframeRequests {
-    fn inbound(&mut self, packet: &mut AttributedPacket) -> bool {
-        if let Packet::Rtcp(compound) = &mut packet.packet {
-            compound.retain(|rtcp| {
-                let rtcp = rtcp.as_any();
-                rtcp.is::<PictureLossIndication>() || rtcp.is::<FullIntraRequest>()
-            });
-            if compound.is_empty() {
-                return false;
-            }
-            packet.add(Attribute::DeliverToApplication);
-        }
-        true
-    }
-}
-
 /// Something that looks at what comes in, and leaves alone what goes out.
-trait Tap: Send + Sync {
-    /// May change the packet; false drops it.
-    fn inbound(&mut self, packet: &mut AttributedPacket) -> bool;
+pub trait Tap: Send + Sync {
+    /// May change the packet, which arrived at `now`; false drops it. Runs on webrtc's driver: it must not wait.
+    fn inbound(&mut self, packet: &mut AttributedPacket, now: Instant) -> bool;
+    /// A stream of ours begins.
+    fn bind_local(&mut self, _stream: &StreamInfo) {}
+    /// A stream of theirs begins.
     fn bind(&mut self, _stream: &StreamInfo) {}
+    /// A stream of theirs has ended.
     fn unbind(&mut self, _stream: &StreamInfo) {}
 }
 
@@ -136,7 +122,7 @@ impl<T: Tap> Protocol<TaggedPacket, TaggedPacket, ()> for Inbound<T> {
     type Time = Instant;
 
     fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
-        if self.tap.inbound(&mut packet.message) {
+        if self.tap.inbound(&mut packet.message, packet.now) {
             self.incoming.push_back(packet);
         }
         Ok(())
@@ -157,7 +143,9 @@ impl<T: Tap> Protocol<TaggedPacket, TaggedPacket, ()> for Inbound<T> {
 }
 
 impl<T: Tap> Interceptor for Inbound<T> {
-    fn bind_local_stream(&mut self, _stream: &StreamInfo) {}
+    fn bind_local_stream(&mut self, stream: &StreamInfo) {
+        self.tap.bind_local(stream);
+    }
 
     fn unbind_local_stream(&mut self, _stream: &StreamInfo) {}
 
@@ -181,7 +169,7 @@ mod tests {
         unwrap.bind(&stream());
 
         let mut packet = rtp(22, &[0x12, 0x34, 7, 8, 9]);
-        let kept = unwrap.inbound(&mut packet);
+        let kept = unwrap.inbound(&mut packet, Instant::now());
 
         let Packet::Rtp(rtp) = packet.packet else { panic!("still RTP") };
         assert!(kept);
@@ -195,24 +183,11 @@ mod tests {
     fn padding_on_the_retransmission_stream_is_dropped() {
         let mut unwrap = RtxUnwrap::default();
         unwrap.bind(&stream());
+        let now = Instant::now();
 
-        assert!(!unwrap.inbound(&mut rtp(22, &[])));
-        assert!(!unwrap.inbound(&mut rtp(22, &[1])));
-        assert!(unwrap.inbound(&mut rtp(11, &[])));
-    }
-
-    #[test]
-    fn of_rtcp_only_keyframe_requests_reach_the_track() {
-        let report = rtc::rtcp::receiver_report::ReceiverReport::default();
-        let request = PictureLossIndication { sender_ssrc: 1, media_ssrc: 2 };
-
-        let mut both = rtcp(vec![Box::new(report.clone()), Box::new(request)]);
-        let mut none = rtcp(vec![Box::new(report)]);
-
-        assert!(KeyframeRequests.inbound(&mut both));
-        assert!(both.has(&Attribute::DeliverToApplication));
-        assert!(matches!(&both.packet, Packet::Rtcp(compound) if compound.len() == 1));
-        assert!(!KeyframeRequests.inbound(&mut none));
+        assert!(!unwrap.inbound(&mut rtp(22, &[]), now));
+        assert!(!unwrap.inbound(&mut rtp(22, &[1]), now));
+        assert!(unwrap.inbound(&mut rtp(11, &[]), now));
     }
 
     fn stream() -> StreamInfo {
@@ -222,9 +197,5 @@ mod tests {
     fn rtp(ssrc: u32, payload: &'static [u8]) -> AttributedPacket {
         let header = rtc::rtp::Header { ssrc, payload_type: 103, ..Default::default() };
         AttributedPacket::new(Packet::Rtp(rtc::rtp::Packet { header, payload: Bytes::from_static(payload) }))
-    }
-
-    fn rtcp(packets: Vec<Box<dyn rtc::rtcp::Packet>>) -> AttributedPacket {
-        AttributedPacket::new(Packet::Rtcp(packets))
     }
 }

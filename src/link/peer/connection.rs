@@ -1,14 +1,17 @@
 //! webrtc's side of a connection: what it is built of, and its callbacks.
 
-use super::{CANDIDATES, Settings};
+use super::feedback::{Feedback, Listener};
+use super::{CANDIDATES, Kind, Settings, sound};
 use crate::link::repair;
 use anyhow::Context;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::media_stream::MediaStreamTrack;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_RTX, MediaEngine};
+use rtc::peer_connection::configuration::media_engine::{
+    MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
+};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
-    RTCRtpRtxParameters, RtpCodecKind,
+    RTCRtpHeaderExtensionCapability, RTCRtpRtxParameters, RtpCodecKind,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,13 +30,21 @@ const ICE_SILENCE: Duration = Duration::from_secs(3);
 const CLOCK_RATE: u32 = 90_000;
 const PAYLOAD_TYPE: u8 = 102;
 const PAYLOAD_TYPE_RTX: u8 = 103;
+const PAYLOAD_TYPE_OPUS: u8 = 111;
 
 /// Binds the sockets and starts webrtc's driver.
-pub async fn open(settings: &Settings, ears: Ears) -> anyhow::Result<Arc<dyn PeerConnection>> {
+pub async fn open(
+    settings: &Settings,
+    ears: Ears,
+    listener: Listener,
+) -> anyhow::Result<Arc<dyn PeerConnection>> {
     let mut engine = MediaEngine::default();
     engine.register_codec(h264(), RtpCodecKind::Video).context("register H.264")?;
     engine.register_codec(rtx(), RtpCodecKind::Video).context("register RTX")?;
-    let interceptors = repair::interceptors(&mut engine)?;
+    engine.register_codec(opus(), RtpCodecKind::Audio).context("register Opus")?;
+    let level = RTCRtpHeaderExtensionCapability { uri: sound::LEVEL_URI.into() };
+    engine.register_header_extension(level, RtpCodecKind::Audio, None).context("register the level")?;
+    let interceptors = repair::interceptors(&mut engine, listener)?;
 
     let bind = if settings.bind.is_empty() {
         // webrtc makes a socket for each address of each interface of it.
@@ -93,44 +104,73 @@ fn rtx() -> RTCRtpCodecParameters {
     RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE_RTX }
 }
 
-/// Our video: one stream and its retransmissions.
-pub fn video() -> MediaStreamTrack {
+/// Opus is always declared with two channels, and says in each packet how many it has (RFC 7587, section 7). With
+/// forward error correction, and without packets while it is silent. No `nack`: see [`repair`].
+fn opus() -> RTCRtpCodecParameters {
+    let rtp_codec = RTCRtpCodec {
+        mime_type: MIME_TYPE_OPUS.into(),
+        clock_rate: crate::media::sound::RATE_HZ,
+        channels: 2,
+        sdp_fmtp_line: "minptime=10;useinbandfec=1;usedtx=1".into(),
+        rtcp_feedback: vec![],
+    };
+    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE_OPUS }
+}
+
+/// A track of ours: one stream, and the retransmissions of a video. Both kinds belong to one media stream, which is
+/// what browsers keep in step.
+pub fn track(kind: Kind) -> MediaStreamTrack {
+    let (name, codec_kind, codec, rtx) = match kind {
+        Kind::Video => ("camera", RtpCodecKind::Video, h264(), Some(rand::random())),
+        Kind::Sound => ("microphone", RtpCodecKind::Audio, opus(), None),
+    };
     let encoding = RTCRtpEncodingParameters {
         rtp_coding_parameters: RTCRtpCodingParameters {
             ssrc: Some(rand::random()),
-            rtx: Some(RTCRtpRtxParameters { ssrc: rand::random() }),
+            rtx: rtx.map(|ssrc| RTCRtpRtxParameters { ssrc }),
             ..Default::default()
         },
-        codec: h264().rtp_codec,
+        codec: codec.rtp_codec,
         ..Default::default()
     };
     // An id of its own: webrtc tells tracks apart by it, remote ones from local ones too.
-    let id = format!("camera-{:016x}", rand::random::<u64>());
-    MediaStreamTrack::new("parlor".into(), id.clone(), id, RtpCodecKind::Video, vec![encoding])
+    let id = format!("{name}-{:016x}", rand::random::<u64>());
+    MediaStreamTrack::new("parlor".into(), id.clone(), id, codec_kind, vec![encoding])
 }
 
 /// Hears webrtc's callbacks. They run on its driver, so nothing here waits.
 pub struct Ears {
     candidates: mpsc::Sender<String>,
-    tracks: mpsc::Sender<Arc<dyn TrackRemote>>,
+    video: mpsc::Sender<Arc<dyn TrackRemote>>,
+    sound: mpsc::Sender<Arc<dyn TrackRemote>>,
     state: watch::Sender<RTCPeerConnectionState>,
 }
 
-/// The other end of [`Ears`].
+/// The other end of [`Ears`] and of the [`Listener`].
 pub struct Heard {
     pub candidates: mpsc::Receiver<String>,
-    pub tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    pub video: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    pub sound: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    pub feedback: mpsc::Receiver<Feedback>,
     pub state: watch::Receiver<RTCPeerConnectionState>,
 }
 
 impl Ears {
-    pub fn new() -> (Self, Heard) {
-        // Full: the candidate, or a track beyond what a member is supposed to have, is ignored.
+    pub fn new() -> (Self, Listener, Heard) {
+        // Full: the candidate, or a track beyond the first of its kind, is ignored.
         let (candidates, local_candidates) = mpsc::channel(CANDIDATES);
-        let (tracks, remote_tracks) = mpsc::channel(4);
+        let (video, remote_video) = mpsc::channel(1);
+        let (sound, remote_sound) = mpsc::channel(1);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
-        let heard = Heard { candidates: local_candidates, tracks: remote_tracks, state: states };
-        (Self { candidates, tracks, state }, heard)
+        let (listener, feedback) = Listener::new();
+        let heard = Heard {
+            candidates: local_candidates,
+            video: remote_video,
+            sound: remote_sound,
+            feedback,
+            state: states,
+        };
+        (Self { candidates, video, sound, state }, listener, heard)
     }
 }
 
@@ -148,7 +188,11 @@ impl PeerConnectionEventHandler for Ears {
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        if self.tracks.try_send(track).is_err() {
+        let tracks = match track.kind().await {
+            RtpCodecKind::Audio => &self.sound,
+            _ => &self.video,
+        };
+        if tracks.try_send(track).is_err() {
             warn!("a remote track too many");
         }
     }
