@@ -30,7 +30,7 @@ const PLAYED: Frames = 4 * PERIOD;
 /// The microphone's buffer delays nothing, as each block is taken when it is there; its thread may be 190 ms late.
 const RECORDED: Frames = 20 * PERIOD;
 /// How long a card may take for one block before it is given up, recoveries included.
-const SILENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Full scale of 16 bits.
 const FULL: f32 = 32768.0;
 
@@ -158,7 +158,7 @@ impl Stream {
         operation: &'static str,
         step: fn(&IO<'_, i16>, &mut [i16]) -> alsa::Result<usize>,
     ) -> Result<(), Error> {
-        let deadline = Instant::now() + SILENCE;
+        let deadline = Instant::now() + PATIENCE;
         let mut moved = 0;
         while moved < self.samples.len() {
             // Asked before the step: who was not scheduled for that long gets one more try.

@@ -157,7 +157,7 @@ pub fn paint(canvas: &mut Canvas, area: Rect, colour: impl Fn(u32, u32) -> Rgb) 
 }
 
 /// A command to the machine this test runs in (QEMU Machine Protocol over a virtio port).
-fn qmp(command: &str, arguments: &str) {
+pub fn qmp(command: &str, arguments: &str) {
     let mut port = OpenOptions::new()
         .read(true)
         .write(true)

@@ -1,4 +1,5 @@
-//! Tests on real kernel devices: two V4L2 cameras, a framebuffer on a display that can be looked at, a console.
+//! Tests on real kernel devices: two V4L2 cameras, a framebuffer on a display that can be looked at, a console,
+//! sound cards.
 //!
 //! Built and run by `board/testbed/test-kernel`, one virtual machine for each kind of screen; run elsewhere they fail.
 //! They share the machine's devices, so `--test-threads=1`.
@@ -7,5 +8,6 @@ mod bed;
 mod camera;
 mod daemon;
 mod screen;
+mod sound;
 #[path = "../support/mod.rs"]
 mod support;
