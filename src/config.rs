@@ -20,6 +20,8 @@ pub struct Config {
     /// The cameras the kiosk has; their nodes are opened only while a room asks for them.
     pub cameras: BTreeMap<Position, Camera>,
     pub screen: Screen,
+    pub sound: Sound,
+    pub authorize: Authorize,
     pub room: Room,
     pub link: Link,
 }
@@ -99,6 +101,52 @@ impl Default for Screen {
     }
 }
 
+/// The microphone and the speaker.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sound {
+    /// ALSA PCMs as `aplay -L` lists them, `sim`, or `none`.
+    pub microphone: String,
+    pub speaker: String,
+    /// Take out of the microphone's sound what comes from the speaker.
+    pub echo_cancellation: bool,
+    /// Take out steady noise.
+    pub noise_suppression: bool,
+    /// Bring quiet and loud voices to the same level.
+    pub gain_control: bool,
+}
+
+/// The PCM that ALSA's configuration calls so: the machine's own card, if it has one.
+pub const DEFAULT_PCM: &str = "default";
+/// A microphone or a speaker that the kiosk is not to have.
+pub const NONE: &str = "none";
+
+impl Default for Sound {
+    fn default() -> Self {
+        Self {
+            microphone: DEFAULT_PCM.into(),
+            speaker: DEFAULT_PCM.into(),
+            echo_cancellation: true,
+            noise_suppression: true,
+            gain_control: true,
+        }
+    }
+}
+
+/// What the kiosk may do at all, whatever a document says (WeChat: `scope.record`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authorize {
+    /// If not, the microphone is never opened.
+    pub microphone: bool,
+}
+
+impl Default for Authorize {
+    fn default() -> Self {
+        Self { microphone: true }
+    }
+}
+
 /// How the kiosk behaves in a room.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,6 +206,10 @@ struct File {
     #[serde(default)]
     screen: Screen,
     #[serde(default)]
+    sound: Sound,
+    #[serde(default)]
+    authorize: Authorize,
+    #[serde(default)]
     room: Room,
     #[serde(default)]
     link: Link,
@@ -208,6 +260,8 @@ impl Config {
             ensure!(!camera.device.is_empty(), "{}: device is empty", named());
         }
         ensure!((100..=20_000).contains(&file.link.bitrate_kbps), "link: bitrate_kbps is 100 to 20000");
+        ensure!(!file.sound.microphone.is_empty(), "sound: microphone is empty; `none` is none");
+        ensure!(!file.sound.speaker.is_empty(), "sound: speaker is empty; `none` is none");
         ensure!((16..=8192).contains(&file.screen.width), "screen: width is 16 to 8192");
         ensure!((16..=8192).contains(&file.screen.height), "screen: height is 16 to 8192");
         Ok(Self {
@@ -216,6 +270,8 @@ impl Config {
             broker: Broker { host, port, password },
             cameras: file.camera,
             screen: file.screen,
+            sound: file.sound,
+            authorize: file.authorize,
             room: file.room,
             link: file.link,
         })

@@ -93,6 +93,13 @@ pub enum Command {
         #[arg(value_parser = ["on", "off"], default_value = "on")]
         muted: String,
     },
+    /// Arrange the tiles: all equal, or who speaks large and the others in a strip
+    Layout {
+        #[arg(value_parser = id)]
+        kiosk: String,
+        #[arg(value_parser = ["grid", "speaker", "pip"])]
+        layout: String,
+    },
     /// Leave the room: clears the kiosk's document
     Leave {
         #[arg(value_parser = id)]
@@ -109,6 +116,11 @@ pub enum Command {
     },
     /// Show the kiosk's id on its glass
     Identify {
+        #[arg(value_parser = id)]
+        kiosk: String,
+    },
+    /// Play a chirp and listen for it: is the kiosk heard, and does it hear?
+    Selftest {
         #[arg(value_parser = id)]
         kiosk: String,
     },
@@ -149,6 +161,22 @@ pub async fn run_into(args: Args, out: &mut (dyn Write + Send)) -> anyhow::Resul
             let view = look(&mut operator).await?;
             request(&mut operator, &view, kiosk, "identify", Vec::new(), patience).await?;
             say(out, &format!("{kiosk}: shows its id"))
+        }
+        Command::Selftest { kiosk } => {
+            let view = look(&mut operator).await?;
+            let answer = request(&mut operator, &view, kiosk, "selftest", Vec::new(), patience).await?;
+            let answer: Value = serde_json::from_slice(&answer).context("read the answer")?;
+            if answer["ok"] != true {
+                bail!("{kiosk}: {}", text(Some(&answer), "reason").unwrap_or("the test failed"));
+            }
+            let [loudness, delay, back] =
+                ["loudness_db", "delay_ms", "echo_return_db"].map(|name| answer[name].clone());
+            say(
+                out,
+                &format!(
+                    "{kiosk}: heard at {loudness} dB of full scale after {delay} ms, {back} dB of what was played"
+                ),
+            )
         }
         Command::Show { kiosk } => {
             let view = look(&mut operator).await?;
@@ -198,12 +226,17 @@ fn plan(command: &Command, view: &View) -> anyhow::Result<Changes> {
             document::set_mute(document, device, muted == "on");
             Ok(())
         }),
+        Command::Layout { kiosk, layout } => change(view, kiosk, |document| {
+            document::set_layout(document, layout);
+            Ok(())
+        }),
         Command::Leave { kiosk } => {
             ensure_known(view, kiosk)?;
             Ok(Changes::from([(kiosk.clone(), None)]))
         }
         Command::Snapshot { .. }
         | Command::Identify { .. }
+        | Command::Selftest { .. }
         | Command::Watch { .. }
         | Command::Show { .. } => Ok(Changes::new()),
     }

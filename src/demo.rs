@@ -16,13 +16,14 @@ use crate::media::snapshot::Picture;
 use crate::room::message::{MemberId, Subscription};
 use crate::room::{Position, Publication};
 use crate::sim::broker::{self, Broker};
+use crate::sim::speech::Speech;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tally::{Count, Tally};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -68,6 +69,8 @@ const MEMBERS: [(&str, &str); 4] =
 const ROOM: &str = "demo";
 const CAMERA: Size = Size::new(640, 480);
 const RATE_HZ: u32 = 30;
+/// How long one guest talks before the next does.
+const TURN: Duration = Duration::from_secs(4);
 /// What must be seen of every tile in the end: new pictures a second, over this long.
 const ENOUGH_FPS: f64 = 20.0;
 const LAST: Duration = Duration::from_secs(5);
@@ -86,7 +89,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     // The numbers that are looked for stand in simulated pictures only.
     let unattended = options.figures || options.seconds.is_some();
     let cameras = if unattended { Vec::new() } else { real_cameras() };
-    let demo = Demo::start(options.screen, options.broker_port, cameras).await?;
+    let sound = !unattended && device::sound::any_card();
+    let demo = Demo::start(options.screen, options.broker_port, Real { cameras, sound }).await?;
     if options.figures {
         println!("{}", figures::measure(&demo).await?);
         demo.end().await;
@@ -127,6 +131,14 @@ pub struct Demo {
     tally: Tally,
 }
 
+/// What the machine has.
+#[derive(Default)]
+struct Real {
+    /// Front and back.
+    cameras: Vec<String>,
+    sound: bool,
+}
+
 struct DemoKiosk {
     id: MemberId,
     simulation: Simulation,
@@ -135,18 +147,20 @@ struct DemoKiosk {
 }
 
 impl Demo {
-    /// Starts the broker and the kiosks, and puts them into a room. The first kiosk has these cameras (front, back);
-    /// what is missing is simulated.
+    /// Starts the broker and the kiosks, and puts them into a room. The first kiosk has the real devices; what is
+    /// missing is simulated.
     ///
     /// # Errors
     /// No port for the broker, or a kiosk that cannot start.
-    pub async fn start(screen: Size, broker_port: u16, cameras: Vec<String>) -> anyhow::Result<Self> {
+    async fn start(screen: Size, broker_port: u16, real: Real) -> anyhow::Result<Self> {
         let broker = tokio::task::spawn_blocking(move || broker::start(free_port(broker_port))).await??;
         let mut kiosks = Vec::new();
-        let mut cameras = cameras;
-        for (id, _) in MEMBERS {
-            kiosks.push(DemoKiosk::start(configuration(id, broker.port, screen, &cameras)));
-            cameras.clear();
+        let mut real = real;
+        for (turn, (id, _)) in (0..).zip(MEMBERS) {
+            let kiosk = DemoKiosk::start(configuration(id, broker.port, screen, &real));
+            kiosk.talk(turn);
+            kiosks.push(kiosk);
+            real = Real::default();
         }
         let tally = Tally::new(CAMERA);
         for kiosk in &kiosks {
@@ -292,6 +306,17 @@ impl DemoKiosk {
         });
         Self { id, simulation, stop, task }
     }
+
+    /// Lets its guest talk when it is its turn. Real microphones do not hear it.
+    fn talk(&self, turn: u32) {
+        let (begun, mut speech) = (Instant::now(), Speech::new(110.0 + 35.0 * turn as f32));
+        self.simulation.air.speak(move |block, at| {
+            let turns = at.saturating_duration_since(begun).as_millis() / TURN.as_millis();
+            if turns % MEMBERS.len() as u128 == u128::from(turn) {
+                speech.talk(block);
+            }
+        });
+    }
 }
 
 /// What was seen of each tile, by kiosk and member: new pictures a second.
@@ -340,10 +365,11 @@ fn real_cameras() -> Vec<String> {
     found.map(|camera| camera.path.to_string_lossy().into_owned()).take(2).collect()
 }
 
-fn configuration(id: &str, broker_port: u16, screen: Size, cameras: &[String]) -> Config {
+fn configuration(id: &str, broker_port: u16, screen: Size, real: &Real) -> Config {
     let camera = |device: &str| config::Camera::upright(device, CAMERA, RATE_HZ);
     let [front, back] =
-        [0, 1].map(|index| camera(cameras.get(index).map_or(config::SIMULATED, String::as_str)));
+        [0, 1].map(|index| camera(real.cameras.get(index).map_or(config::SIMULATED, String::as_str)));
+    let pcm = if real.sound { config::DEFAULT_PCM } else { config::SIMULATED };
     let font = FONTS.iter().map(PathBuf::from).find(|font| font.exists());
     Config {
         id: MemberId::parse(id).expect("the names above are ids"),
@@ -358,6 +384,8 @@ fn configuration(id: &str, broker_port: u16, screen: Size, cameras: &[String]) -
             height: screen.height,
             font,
         },
+        sound: config::Sound { microphone: pcm.into(), speaker: pcm.into(), ..Default::default() },
+        authorize: config::Authorize::default(),
         room: config::Room::default(),
         link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
     }

@@ -4,45 +4,41 @@
 //!  mqtt ─┐                                  ┌─► mqtt
 //!  peers ├─► events ─► Room ─► commands ────┼─► peers: open, answer, close
 //!  threads ┘    ▲                           ├─► camera thread: which node
-//!               └── next_timeout()          └─► Stage: what the screen shows
+//!               └── next_timeout()          ├─► sound: open, muted, closed
+//!                                           └─► Stage: what the screen shows
 //! ```
 //! Nothing here waits for a device or a peer: those have threads and tasks of their own and answer by events.
 
+mod devices;
 mod peers;
 mod stats;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::device::{self, Camera, Screen};
 use crate::link::mqtt::{self, MqttEvent};
-use crate::link::peer;
+use crate::link::peer::{self, Clocks};
+use crate::media::echo::Switches;
+use crate::media::selftest::{self, Found};
 use crate::media::snapshot;
 use crate::media::text::Fonts;
+use crate::pipeline::sound::Sound;
 use crate::pipeline::{self, Decoders, Fanout, Glasswork, Inbox, Stage};
 use crate::room::fault::{Cause, Code, Fault, Part};
 use crate::room::message::{self, Request};
-use crate::room::{self, Command, Event, Position, Publication, Room};
+use crate::room::{self, Command, Event, Publication, Room};
 use crate::supervise::{Stop, Verdict, keep};
 use anyhow::Context;
 use bytes::Bytes;
-use peers::Peers;
+pub use devices::Devices;
+use devices::Seats;
+use peers::{Flows, Peers};
+use serde_json::json;
 use stats::Stats;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// Opens a camera.
-pub type OpenCamera = dyn Fn(Position) -> Result<Box<dyn Camera>, device::Error> + Send + Sync;
-/// Opens the screen.
-pub type OpenScreen = dyn Fn() -> Result<Box<dyn Screen>, device::Error> + Send + Sync;
-
-/// The machine, real or pretended: `main` and `demo` choose.
-#[derive(Clone)]
-pub struct Devices {
-    pub camera: Arc<OpenCamera>,
-    pub screen: Arc<OpenScreen>,
-}
+use tokio::task::JoinSet;
 
 /// Why the kiosk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +55,8 @@ const EVENTS: usize = 256;
 const PUBLICATIONS: usize = 256;
 /// The largest picture in a reply.
 const LARGEST_SNAPSHOT: usize = 192 * 1024;
+/// How long a chirp may take to come back, devices that must be opened first included.
+const SELFTEST: Duration = Duration::from_secs(4);
 /// How long a thread may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -86,9 +84,9 @@ struct Kiosk {
     fanout: Arc<Fanout>,
     peers: Peers,
     stats: Stats,
-    camera: Option<OpenedCamera>,
-    /// Camera threads that were told to end: the next one waits for them.
-    leaving: Vec<JoinHandle<()>>,
+    sound: Arc<Sound>,
+    seats: Seats,
+    selftests: JoinSet<(Request, Option<Found>)>,
     /// Threads that live as long as the kiosk.
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -118,13 +116,6 @@ impl Broker {
     }
 }
 
-/// The camera thread that runs.
-struct OpenedCamera {
-    position: Position,
-    stop: Stop,
-    thread: JoinHandle<()>,
-}
-
 impl Kiosk {
     fn start(config: Config, devices: Devices) -> anyhow::Result<Self> {
         let clock = Clock::start();
@@ -136,6 +127,7 @@ impl Kiosk {
             screen: config.screen.rotation.size(config.screen.size()),
             cameras: config.cameras.keys().copied().collect(),
             mirror: config.room.mirror,
+            may_listen: config.authorize.microphone,
             absent_grace: config.room.absent_grace,
             stats_interval: config.room.stats_interval,
         };
@@ -164,9 +156,23 @@ impl Kiosk {
         });
         let peer_settings =
             peer::Settings { bind: config.link.bind.clone(), ice_servers: ice_servers.collect() };
+        let clocks = Clocks::default();
+        clocks.video.set(clock.instant(Duration::ZERO), 0);
+        let sound_clock = clocks.sound.clone();
+        let sound = Arc::new(Sound::new(
+            clock,
+            Switches {
+                echo_cancellation: config.sound.echo_cancellation,
+                noise_suppression: config.sound.noise_suppression,
+                gain_control: config.sound.gain_control,
+            },
+            Box::new(move |at, time| sound_clock.set(at, time)),
+        ));
+        let flows =
+            Flows { stage: stage.clone(), fanout: fanout.clone(), decoders, sound: sound.clone(), clocks };
         let mut kiosk = Self {
             room: Room::new(settings),
-            peers: Peers::new(peer_settings, stage.clone(), fanout.clone(), decoders, tell.clone()),
+            peers: Peers::new(peer_settings, flows, tell.clone()),
             stats: Stats::new(clock),
             config,
             devices,
@@ -177,8 +183,9 @@ impl Kiosk {
             stage,
             inbox,
             fanout,
-            camera: None,
-            leaving: Vec::new(),
+            sound,
+            seats: Seats::default(),
+            selftests: JoinSet::new(),
             stop: Stop::default(),
             threads: Vec::new(),
         };
@@ -210,9 +217,9 @@ impl Kiosk {
     fn start_codecs(&mut self, jobs: Vec<pipeline::Jobs>) -> anyhow::Result<()> {
         for (index, jobs) in jobs.into_iter().enumerate() {
             let (stop, told) = (self.stop.clone(), self.stop.clone());
-            let name = format!("decode-{index}");
+            let (name, clock) = (format!("decode-{index}"), self.clock);
             self.threads.push(keep(&name, Part::System, stop, say(self.tell.clone()), move |_| {
-                pipeline::decode(&jobs, &told)
+                pipeline::decode(&jobs, clock, &told)
             })?);
         }
         let (inbox, fanout) = (self.inbox.clone(), self.fanout.clone());
@@ -235,6 +242,10 @@ impl Kiosk {
                 () = &mut stop => return End::Stopped,
                 Some(event) = self.events.recv() => Some(event),
                 Some(event) = self.broker.heard.recv() => self.heard(event),
+                Some(Ok((request, found))) = self.selftests.join_next() => {
+                    self.answer_selftest(&request, found);
+                    None
+                }
                 () = tokio::time::sleep_until(due.into()) => None,
             };
             let now = self.clock.now();
@@ -278,6 +289,7 @@ impl Kiosk {
         match command {
             Command::Publish(publication) => self.broker.publish(publication),
             Command::Camera(position) => self.use_camera(position),
+            Command::Sound(sound) => self.use_sound(sound),
             Command::Show(picture) => self.stage.set(*picture),
             Command::Open { member, session, role } => self.peers.open(member, session, role),
             Command::RemoteAnswer { member, session, sdp } => self.peers.answer(&member, &session, sdp),
@@ -287,12 +299,13 @@ impl Kiosk {
             Command::Close { member } => self.peers.close(&member),
             Command::Snapshot { request, width } => self.snapshot(request, width),
             Command::Stats { request } => {
-                let stats = self.stats.take(&self.stage);
+                let stats = self.stats.take(&self.stage, &self.sound);
                 match request {
                     Some(request) => self.reply(&request, stats),
                     None => self.broker.publish(stats::publication(&self.config.id, stats)),
                 }
             }
+            Command::Selftest { request } => self.selftest(request),
             Command::Restart => return true,
             // What was connected says goodbye by itself when its queue is gone.
             Command::Disconnect { retry_in } => {
@@ -324,44 +337,39 @@ impl Kiosk {
         });
     }
 
-    /// Sees to it that this camera and no other is open. The old node is let go before the new one is taken, so that
-    /// both may be the same device.
-    fn use_camera(&mut self, position: Option<Position>) {
-        if self.camera.as_ref().map(|camera| camera.position) == position {
-            return;
-        }
-        self.leaving.retain(|thread| !thread.is_finished());
-        if let Some(camera) = self.camera.take() {
-            camera.stop.tell();
-            self.leaving.push(camera.thread);
-        }
-        let Some(position) = position else { return };
-        let mut before = std::mem::take(&mut self.leaving);
-        let told = Stop::default();
-        let rotation =
-            self.config.cameras.get(&position).map_or_else(Default::default, |camera| camera.rotation);
-        let (open, clock, tell) = (self.devices.camera.clone(), self.clock, self.tell.clone());
-        let (video, inbox) = (self.stage.video(&self.config.id), self.inbox.clone());
-        let session = {
-            let told = told.clone();
-            move |works: &dyn Fn()| {
-                // A panic in one of them was reported by its own supervisor.
-                before.drain(..).for_each(|thread| drop(thread.join()));
-                let mut camera = open(position).map_err(pipeline::camera_failure)?;
-                let info = pipeline::camera_info(position, camera.mode());
-                tracing::info!(?position, info.name, info.format, info.width, info.height, "camera open");
-                send(&tell, Event::CameraOpened { position, info });
-                pipeline::capture(camera.as_mut(), rotation, clock, (&video, &inbox), works, &told)
-            }
+    fn selftest(&mut self, request: Request) {
+        let (sound, patience) = (self.sound.clone(), SELFTEST);
+        self.selftests.spawn(async move {
+            // Who asks while another test runs hears nothing, and so does a kiosk without one of the devices.
+            let heard = tokio::time::timeout(patience, sound.selftest()).await;
+            let found = match heard {
+                Ok(Ok(heard)) => {
+                    tokio::task::spawn_blocking(move || selftest::find(&heard)).await.ok().flatten()
+                }
+                _ => None,
+            };
+            (request, found)
+        });
+    }
+
+    fn answer_selftest(&self, request: &Request, found: Option<Found>) {
+        let fault = [Part::Microphone, Part::Speaker].iter().find_map(|part| self.room.fault(part));
+        let rounded = |value: f32| f64::from((value * 10.0).round()) / 10.0;
+        let answer = match (found, fault) {
+            (Some(found), _) => json!({
+                "ok": true,
+                "loudness_db": rounded(found.loudness_db),
+                "delay_ms": found.delay.as_millis() as u64,
+                "echo_return_db": rounded(found.echo_return_db),
+            }),
+            (None, Some(code)) => json!({ "ok": false, "code": code, "reason": code.hint() }),
+            (None, None) => json!({
+                "ok": false,
+                "code": null,
+                "reason": "The chirp did not come back. Are speaker and microphone turned up?",
+            }),
         };
-        let name = match position {
-            Position::Front => "camera-front",
-            Position::Back => "camera-back",
-        };
-        match keep(name, Part::Camera(position), told.clone(), say(self.tell.clone()), session) {
-            Ok(thread) => self.camera = Some(OpenedCamera { position, stop: told, thread }),
-            Err(error) => tracing::error!(%error, "no thread for the camera"),
-        }
+        self.reply(request, answer.to_string().into());
     }
 
     /// Says goodbye, closes what is open, and waits for it, each within its time.
@@ -372,11 +380,7 @@ impl Kiosk {
         }
         drop(self.broker.publish);
         self.stop.tell();
-        if let Some(camera) = self.camera.take() {
-            camera.stop.tell();
-            self.threads.push(camera.thread);
-        }
-        self.threads.append(&mut self.leaving);
+        self.threads.append(&mut std::mem::take(&mut self.seats).end());
         // Threads that wait to tell something are let go.
         drop(self.tell);
         self.events.close();

@@ -1,4 +1,4 @@
-//! Parlor: an ARM Linux board with cameras and a screen as an endpoint of a video room.
+//! Parlor: an ARM Linux board with cameras, a screen and a sound card as an endpoint of a video room.
 //!
 //! # The house
 //!
@@ -8,12 +8,12 @@
 //! | place | what it does |
 //! |---|---|
 //! | [`room`] | DECIDES: members, layout, faults, messages; one pure value, time is a parameter |
-//! | [`media`] | TRANSFORMS: bytes into bytes; pictures, codecs, compositing, text |
-//! | [`device`] | TOUCHES: cameras (V4L2), the screen (fbdev), the console |
+//! | [`media`] | TRANSFORMS: bytes into bytes; pictures, sound, codecs, compositing, text |
+//! | [`device`] | TOUCHES: cameras (V4L2), the screen (fbdev), the console, sound cards (ALSA) |
 //! | [`link`] | TALKS: MQTT with the broker, WebRTC with the members |
-//! | [`sim`] | PRETENDS: cameras, a screen, a broker; always built |
+//! | [`sim`] | PRETENDS: cameras, a screen, a sound card, a broker; always built |
 //! | [`kiosk`] | CONTROL PLANE: event → [`room::Room`] → commands → carried out |
-//! | [`pipeline`] | DATA PLANE: what each thread does with a picture |
+//! | [`pipeline`] | DATA PLANE: what each thread does with a picture or a sound |
 //! | [`supervise`] | keeps a session alive; an error or a panic becomes a fault |
 //! | [`machine`], [`demo`], [`ctl`] | choose the devices; a room in one process; the operator's hand |
 //! | [`geometry`], [`mailbox`], [`clock`], [`config`] | what all of them stand on |
@@ -36,7 +36,8 @@
 //! # One word for each thing
 //!
 //! A **room** is a list of **members** in a **document**. The screen shows one **tile** per member. What moves in a
-//! tile is a **picture**: raw it is a **frame**, coded a **packet**. A **fault** is something wrong in one **part**.
+//! tile is a **picture**: raw it is a **frame**, coded a **packet**. A member's **voice** is its sound on the way to
+//! the speaker. A **fault** is something wrong in one **part**.
 //! A **kiosk** is this machine; a **peer** is the connection to another member. The **canvas** is the screen's memory,
 //! the **glass** what a viewer sees.
 

@@ -1,7 +1,7 @@
 //! The machine a kiosk runs on: real devices, or simulated ones where the configuration says `sim`.
 
 use crate::config::{Config, SIMULATED};
-use crate::device::{self, Camera, Screen};
+use crate::device::{self, Camera, Microphone, Screen, Speaker};
 use crate::kiosk::Devices;
 use crate::media::canvas::PixelLayout;
 use crate::room::Position;
@@ -14,13 +14,14 @@ pub struct Simulation {
     pub glass: sim::screen::Glass,
     pub front: sim::camera::Cable,
     pub back: sim::camera::Cable,
+    pub air: sim::sound::Air,
 }
 
 impl Simulation {
     /// The outside of the simulated devices of this configuration.
     pub fn new(config: &Config, layout: PixelLayout) -> Self {
         let glass = sim::screen::Glass::new(config.screen.size(), layout, config.screen.rotation);
-        Self { glass, front: Default::default(), back: Default::default() }
+        Self { glass, front: Default::default(), back: Default::default(), air: Default::default() }
     }
 
     fn cable(&self, position: Position) -> sim::camera::Cable {
@@ -65,7 +66,26 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         }
         Ok(Box::new(device::screen::open(&settings.device, settings.flip)?))
     };
-    Devices { camera: Arc::new(camera), screen: Arc::new(screen) }
+    let (pcm, air) = (config.sound.microphone.clone(), simulation.air.clone());
+    let microphone = move || -> Result<Box<dyn Microphone>, device::Error> {
+        if pcm == SIMULATED {
+            return Ok(Box::new(sim::sound::Microphone::open(air.clone())?));
+        }
+        Ok(Box::new(device::sound::open_microphone(&device::sound::Choice { device: pcm.clone() })?))
+    };
+    let (pcm, air) = (config.sound.speaker.clone(), simulation.air.clone());
+    let speaker = move || -> Result<Box<dyn Speaker>, device::Error> {
+        if pcm == SIMULATED {
+            return Ok(Box::new(sim::sound::Speaker::open(air.clone())?));
+        }
+        Ok(Box::new(device::sound::open_speaker(&device::sound::Choice { device: pcm.clone() })?))
+    };
+    Devices {
+        camera: Arc::new(camera),
+        screen: Arc::new(screen),
+        microphone: Arc::new(microphone),
+        speaker: Arc::new(speaker),
+    }
 }
 
 /// A colour of its own for each simulated camera.

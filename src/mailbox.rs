@@ -1,7 +1,7 @@
 //! The newest values between two threads, and the bell that wakes who waits for them.
 //!
-//! Pictures are hardly queued: two may wait, so that a reader that was late once loses none and has caught up a round
-//! later; for a reader that stays behind the newest win.
+//! Pictures are hardly queued: a few may wait, so that a reader that was late once loses none and has caught up soon;
+//! for a reader that stays behind the newest win.
 
 use heapless::Deque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,14 +31,14 @@ impl Bell {
     }
 }
 
-/// Holds the newest values, two at most.
+/// Holds the newest values, `N` at most.
 #[derive(Debug)]
-pub struct Mailbox<T> {
-    slots: Mutex<Deque<T, 2>>,
+pub struct Mailbox<T, const N: usize> {
+    slots: Mutex<Deque<T, N>>,
     bell: Arc<Bell>,
 }
 
-impl<T> Mailbox<T> {
+impl<T, const N: usize> Mailbox<T, N> {
     /// A mailbox that rings `bell` at each arrival; several may share one bell.
     pub fn new(bell: Arc<Bell>) -> Self {
         Self { slots: Mutex::new(Deque::new()), bell }
@@ -57,12 +57,22 @@ impl<T> Mailbox<T> {
 
     /// Takes the oldest value out; rings again if there is another.
     pub fn take(&self) -> Option<T> {
+        self.take_if(|_| true)
+    }
+
+    /// Takes the oldest value out if it is as `wanted`; rings again if there is another.
+    pub fn take_if(&self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut slots = lock(&self.slots);
-        let value = slots.pop_front();
+        let value = if slots.front().is_some_and(wanted) { slots.pop_front() } else { None };
         if !slots.is_empty() {
             self.bell.ring();
         }
         value
+    }
+
+    /// How many values that are as `wanted` wait.
+    pub fn waiting(&self, wanted: impl Fn(&T) -> bool) -> usize {
+        lock(&self.slots).iter().filter(|value| wanted(value)).count()
     }
 }
 
@@ -77,7 +87,7 @@ mod tests {
 
     #[test]
     fn two_values_wait_and_the_newest_win() {
-        let mailbox = Mailbox::new(Arc::new(Bell::default()));
+        let mailbox = Mailbox::<_, 2>::new(Arc::new(Bell::default()));
 
         assert!(!mailbox.put(1));
         assert!(!mailbox.put(2));
@@ -88,11 +98,13 @@ mod tests {
     #[test]
     fn it_rings_until_the_last_value_is_taken() {
         let bell = Arc::new(Bell::default());
-        let mailbox = Mailbox::new(bell.clone());
+        let mailbox = Mailbox::<_, 2>::new(bell.clone());
         mailbox.put(1);
         mailbox.put(2);
         bell.wait(Duration::ZERO);
 
+        assert_eq!(mailbox.take_if(|value| *value > 1), None);
+        assert!(bell.wait(Duration::ZERO));
         mailbox.take();
         assert!(bell.wait(Duration::ZERO));
         mailbox.take();
@@ -102,7 +114,7 @@ mod tests {
     #[test]
     fn a_ring_before_the_wait_is_heard() {
         let bell = Arc::new(Bell::default());
-        let mailbox = Mailbox::new(bell.clone());
+        let mailbox = Mailbox::<_, 2>::new(bell.clone());
         mailbox.put(());
 
         assert!(bell.wait(Duration::ZERO));

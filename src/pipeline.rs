@@ -5,9 +5,12 @@
 //!     └──► mailbox ─► encode ─► Fanout ─► every peer     ├─► show ─► canvas ─► screen
 //!  peer ─► Sink ─► bounded queue ─► decode ─► its Video ─┘
 //! ```
+//! Sound has its own page: [`sound`].
+//!
 //! Pictures wait in mailboxes where the newest wins; coded packets wait in bounded queues that drop to the next keyframe.
 
 mod show;
+pub mod sound;
 
 pub use show::{Glasswork, show};
 
@@ -18,6 +21,7 @@ use crate::mailbox::{Bell, Mailbox};
 use crate::media::Packet;
 use crate::media::frame::{Frame, FramePool};
 use crate::media::h264::{Decoder, Encoder};
+use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
 use crate::room::fault::{Cause, Code};
 use crate::room::message::MemberId;
@@ -35,7 +39,10 @@ const GLANCE: Duration = Duration::from_millis(250);
 
 /// One member's moving picture on its way to the screen.
 pub struct Video {
-    pictures: Mailbox<Arc<Frame>>,
+    /// Each with the moment from which it may be shown.
+    pictures: Mailbox<(Duration, Arc<Frame>), { Video::MOST }>,
+    /// Shared with the member's voice.
+    pub lip_sync: Arc<Mutex<LipSync>>,
     /// Rung when the decoder cannot go on without a keyframe.
     pub keyframe_needed: Notify,
     pub meter: Meter,
@@ -54,15 +61,35 @@ pub struct Meter {
 }
 
 impl Video {
+    /// As many as may wait for their sound, at 30 a second.
+    const MOST: usize = 12;
+    /// Of those that may be shown only so many wait: more, and the screen is behind.
+    const MOST_DUE: usize = 2;
+
     fn new(bell: Arc<Bell>) -> Self {
-        Self { pictures: Mailbox::new(bell), keyframe_needed: Notify::new(), meter: Meter::default() }
+        Self {
+            pictures: Mailbox::new(bell),
+            lip_sync: Arc::default(),
+            keyframe_needed: Notify::new(),
+            meter: Meter::default(),
+        }
     }
 
-    /// Takes the newest picture of this member.
-    pub fn put(&self, frame: Arc<Frame>) {
-        if self.pictures.put(frame) {
+    /// Takes the newest picture of this member, to be shown at `due`.
+    fn put(&self, frame: Arc<Frame>, due: Duration) {
+        if self.pictures.put((due, frame)) {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
+    }
+
+    /// The next picture that is due.
+    fn take(&self, now: Duration) -> Option<Arc<Frame>> {
+        let due = |(due, _): &(Duration, _)| *due <= now;
+        while self.pictures.waiting(due) > Self::MOST_DUE {
+            self.pictures.take();
+            self.meter.dropped.fetch_add(1, Relaxed);
+        }
+        self.pictures.take_if(due).map(|(_, frame)| frame)
     }
 }
 
@@ -136,7 +163,7 @@ impl Stage {
 /// The camera's newest picture for the encoder.
 pub struct Inbox {
     bell: Arc<Bell>,
-    pictures: Mailbox<Arc<Frame>>,
+    pictures: Mailbox<Arc<Frame>, 2>,
 }
 
 impl Default for Inbox {
@@ -183,7 +210,7 @@ pub fn capture(
                 Ok::<_, Failure>(())
             })?,
         };
-        own.put(frame.clone());
+        own.put(frame.clone(), frame.captured);
         inbox.pictures.put(frame);
         works();
     }
@@ -342,7 +369,7 @@ pub struct Jobs(Receiver<Job>);
 
 /// Decodes what comes until told to stop or nobody can send any more. A stream that is damaged asks for a keyframe
 /// and its last good picture stays.
-pub fn decode(jobs: &Jobs, stop: &Stop) -> Result<(), Failure> {
+pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
     let mut streams: HashMap<u64, (Weak<Video>, Decoder, FramePool)> = HashMap::new();
     while !stop.is_told() {
         let job = match jobs.0.recv_timeout(GLANCE) {
@@ -364,7 +391,11 @@ pub fn decode(jobs: &Jobs, stop: &Stop) -> Result<(), Failure> {
         }
         let (_, decoder, pool) = streams.get_mut(&job.stream).expect("it was put there above");
         match decoder.decode(&job.packet, pool, job.arrived) {
-            Ok(Some(frame)) => video.put(frame),
+            Ok(Some(frame)) => {
+                let now = clock.mono();
+                let wait = lock(&video.lip_sync).wait(job.packet.time, now);
+                video.put(frame, now + wait);
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%error, "picture not decoded");

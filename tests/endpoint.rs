@@ -6,7 +6,13 @@ mod house;
 use house::House;
 use parlor::geometry::{Rotation, Size};
 use parlor::media::canvas::PixelLayout;
-use serde_json::json;
+use parlor::media::signs::palette;
+use parlor::media::sound::RATE_HZ;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_is_made_changed_and_left() {
@@ -124,6 +130,157 @@ async fn an_upright_screen_of_sixteen_bits_shows_the_same_room() {
     let picture = house.snapshot("lobby").await;
     let info = png::Decoder::new(std::io::Cursor::new(picture)).read_info().expect("a PNG").info().clone();
     assert_eq!((info.width, info.height), (360, 640));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voice_is_heard_shown_and_muted() {
+    let mut house = House::open().await;
+    let mut config = house.configuration("lobby");
+    config.room.stats_interval = Duration::from_millis(500);
+    let ward = house.kiosk("ward").await;
+    let lobby = house.kiosk_with(config, PixelLayout::XRGB8888).await;
+    let ear = lobby.ear();
+    for kiosk in ["lobby", "ward"] {
+        house.desire(kiosk, json!({ "rev": 1, "room": "r", "members": ["lobby", "ward"] })).await;
+    }
+    house.until("lobby/reported", |reported| live(reported, &["lobby", "ward"])).await;
+
+    // A quarter of full scale is 15 dB below it.
+    ward.hum(1000.0, 0.25);
+    ear.until(|hertz, level| (hertz - 1000.0).abs() <= 5.0 && (level + 15.05).abs() <= 1.0).await;
+    let speaks =
+        |event: &Value| event["event"] == "speakers-changed" && event["openIdList"] == json!(["ward"]);
+    house.until_event("lobby", speaks).await;
+    house.until_event("ward", speaks).await;
+    house.frames(&lobby, (321, 180), palette::SPEAKING).await;
+
+    // The microphone is muted: the other end receives not a packet more, and the own tile says so.
+    let muted =
+        json!({ "rev": 2, "room": "r", "members": ["lobby", "ward"], "mute": { "microphone": true } });
+    house.desire("ward", muted).await;
+    house.until("ward/reported", |reported| reported["tiles"][1]["muted"]["microphone"] == true).await;
+    let received = |stats: &Value| stats["tiles"][1]["sound"]["received"].as_u64().expect("a count");
+    // What was on its way has come.
+    house.next("lobby/stats").await;
+    let before = received(&house.next("lobby/stats").await);
+    assert!(before > 10, "{before}");
+    house.next("lobby/stats").await;
+    assert_eq!(received(&house.next("lobby/stats").await), before);
+    ear.until(|_, level| level < -90.0).await;
+    let quiet = |event: &Value| event["event"] == "speakers-changed" && event["openIdList"] == json!([]);
+    house.until_event("lobby", quiet).await;
+
+    // Muted where it is heard: it arrives and is not played.
+    house.desire("ward", json!({ "rev": 3, "room": "r", "members": ["lobby", "ward"] })).await;
+    ear.until(|_, level| level > -20.0).await;
+    let deaf = json!({ "rev": 2, "room": "r", "members": ["lobby", "ward"], "mute": { "earphone": true } });
+    house.desire("lobby", deaf).await;
+    ear.until(|_, level| level < -90.0).await;
+    let then = received(&house.next("lobby/stats").await);
+    assert!(received(&house.next("lobby/stats").await) > then);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sound_card_that_is_pulled_out_comes_back_by_itself() {
+    let mut house = House::open().await;
+    let (lobby, ward) = (house.kiosk("lobby").await, house.kiosk("ward").await);
+    let ear = lobby.ear();
+    ward.hum(500.0, 0.25);
+    for kiosk in ["lobby", "ward"] {
+        house.desire(kiosk, json!({ "room": "r", "members": ["lobby", "ward"] })).await;
+    }
+    ear.until(|hertz, _| (hertz - 500.0).abs() <= 5.0).await;
+
+    lobby.simulation.air.speaker.set_plugged(false);
+    let fault = house.until("lobby/fault/speaker", |fault| fault["active"] == true).await;
+    assert_eq!(fault["code"], "SPEAKER_GONE", "{fault}");
+    ward.simulation.air.microphone.set_plugged(false);
+    let fault = house.until("ward/fault/microphone", |fault| fault["active"] == true).await;
+    assert_eq!(fault["code"], "MICROPHONE_GONE", "{fault}");
+    house.until("lobby/reported", |reported| live(reported, &["lobby", "ward"])).await;
+
+    lobby.simulation.air.speaker.set_plugged(true);
+    ward.simulation.air.microphone.set_plugged(true);
+    house.until_cleared("lobby/fault/speaker").await;
+    house.until_cleared("ward/fault/microphone").await;
+    ear.until(|hertz, _| (hertz - 500.0).abs() <= 5.0).await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_microphone_that_is_not_authorized_is_never_opened() {
+    let mut house = House::open().await;
+    let mut config = house.configuration("lobby");
+    config.authorize.microphone = false;
+    let lobby = house.kiosk_with(config, PixelLayout::XRGB8888).await;
+    let asked = Arc::new(AtomicBool::new(false));
+    let recorded = asked.clone();
+    lobby.simulation.air.speak(move |_, _| recorded.store(true, Relaxed));
+
+    house.desire("lobby", json!({ "room": "r", "members": ["lobby"] })).await;
+
+    let fault = house.until("lobby/fault/microphone", |fault| fault["active"] == true).await;
+    assert_eq!(fault["code"], "MICROPHONE_NOT_AUTHORIZED", "{fault}");
+    house.until("lobby/info", |info| info["speaker"]["name"] == "sim-speaker").await;
+    let info = house.until("lobby/info", |info| info["screen"]["width"] == 640).await;
+    assert!(info["microphone"].is_null() && !asked.load(Relaxed));
+    let muted = json!({ "room": "r", "members": ["lobby"], "mute": { "microphone": true } });
+    house.desire("lobby", muted).await;
+    house.until_cleared("lobby/fault/microphone").await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_selftest_hears_its_own_chirp_or_says_why_not() {
+    let mut house = House::open().await;
+    let lobby = house.kiosk("lobby").await;
+    house.until("lobby/state", |state| state["state"] == "online").await;
+    // The air between speaker and microphone: half the sound comes back, 50 ms later.
+    let air = Arc::new(Mutex::new(VecDeque::from(vec![0.0; RATE_HZ as usize / 20])));
+    let back = air.clone();
+    lobby.simulation.air.listen(move |block, _| {
+        back.lock().expect("no panic").extend(block.iter().map(|sample| sample / 2.0));
+    });
+    lobby.simulation.air.speak(move |block, _| {
+        let mut air = air.lock().expect("no panic");
+        block.iter_mut().for_each(|sample| *sample = air.pop_front().unwrap_or(0.0));
+    });
+
+    let said = house.ctl(&["selftest", "lobby"]).await.expect("the chirp comes back");
+    assert!(said.contains("-6") && said.contains("dB of what was played"), "{said}");
+
+    lobby.simulation.air.speak(|_, _| {});
+    let said = house.ctl(&["selftest", "lobby"]).await.expect_err("nothing comes back");
+    assert!(said.contains("did not come back"), "{said}");
+    lobby.simulation.air.microphone.set_plugged(false);
+    let said = house.ctl(&["selftest", "lobby"]).await.expect_err("no microphone");
+    assert!(said.contains("MICROPHONE_GONE"), "{said}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_speaks_is_large_and_the_change_is_never_dark() {
+    let mut house = House::open().await;
+    let (lobby, ward) = (house.kiosk("lobby").await, house.kiosk("ward").await);
+    let members = json!(["lobby", "ward"]);
+    for kiosk in ["lobby", "ward"] {
+        house.desire(kiosk, json!({ "rev": 1, "room": "r", "members": members, "layout": "speaker" })).await;
+    }
+    house.until("lobby/reported", |reported| live(reported, &["lobby", "ward"])).await;
+    house.shows(&lobby, &["lllllllllllllllwwwww", "lllllllllllllllwwwww"]).await;
+    let dark = Arc::new(AtomicBool::new(false));
+    let seen = dark.clone();
+    lobby.simulation.glass.watch(move |canvas| {
+        let black = [40, 500].iter().any(|x| canvas.pixel(*x, 60) == palette::GROUND);
+        seen.fetch_or(black, Relaxed);
+    });
+
+    ward.hum(1000.0, 0.25);
+
+    house.shows(&lobby, &["wwwwwwwwwwwwwwwlllll", "wwwwwwwwwwwwwwwlllll"]).await;
+    assert!(!dark.load(Relaxed));
     house.close().await;
 }
 

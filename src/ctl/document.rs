@@ -78,6 +78,11 @@ pub fn set_mute(document: &mut Value, device: &str, muted: bool) {
     fields(mute).insert(device.into(), muted.into());
 }
 
+/// Arranges the tiles: `grid`, `speaker` or `pip`.
+pub fn set_layout(document: &mut Value, layout: &str) {
+    fields(document).insert("layout".into(), layout.into());
+}
+
 /// Gives the document its next `rev`: one more, or `now_ms` where it had no number. Answers it.
 pub fn revise(document: &mut Value, now_ms: u64) -> Value {
     let next = document.get("rev").and_then(Value::as_u64).and_then(|rev| rev.checked_add(1));
@@ -262,6 +267,7 @@ mod tests {
         for mut document in [json!(null), json!([1]), json!("x"), json!({ "members": 3, "mute": [] })] {
             add_member(&mut document, &member("lobby"));
             set_mute(&mut document, "camera", true);
+            set_layout(&mut document, "pip");
 
             assert_eq!(members(&document), ["lobby"]);
             assert_eq!(document["mute"], json!({ "camera": true }));

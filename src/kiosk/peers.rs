@@ -1,11 +1,14 @@
 //! The connections to the other members: opened, answered and closed as the room says.
 
-use crate::link::peer::{Clocks, Peer, Report, Settings, Sinks};
+use crate::link::peer::{Clocks, Kind, Peer, Report, Settings, Sinks, SoundSink};
+use crate::media::lip_sync::{LipSync, SenderTime};
+use crate::media::sound::SoundPacket;
+use crate::pipeline::sound::Sound;
 use crate::pipeline::{Decoders, Fanout, Stage, Video};
 use crate::room::message::{MemberId, SessionId};
 use crate::room::{Event, PeerEvent, Role};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -14,13 +17,20 @@ const REPORTS: usize = 64;
 
 pub struct Peers {
     settings: Settings,
-    clocks: Clocks,
-    stage: Arc<Stage>,
-    fanout: Arc<Fanout>,
-    decoders: Decoders,
+    flows: Flows,
     tell: mpsc::Sender<Event>,
     open: BTreeMap<MemberId, Connection>,
     closing: JoinSet<()>,
+}
+
+/// Where a connection's pictures and sounds come from and go to.
+pub struct Flows {
+    pub stage: Arc<Stage>,
+    pub fanout: Arc<Fanout>,
+    pub decoders: Decoders,
+    pub sound: Arc<Sound>,
+    /// What the RTP times of pictures and sound mean.
+    pub clocks: Clocks,
 }
 
 struct Connection {
@@ -31,43 +41,48 @@ struct Connection {
 }
 
 impl Peers {
-    pub fn new(
-        settings: Settings,
-        stage: Arc<Stage>,
-        fanout: Arc<Fanout>,
-        decoders: Decoders,
-        tell: mpsc::Sender<Event>,
-    ) -> Self {
-        let clocks = Clocks::default();
-        Self {
-            settings,
-            clocks,
-            stage,
-            fanout,
-            decoders,
-            tell,
-            open: BTreeMap::new(),
-            closing: JoinSet::new(),
-        }
+    pub fn new(settings: Settings, flows: Flows, tell: mpsc::Sender<Event>) -> Self {
+        Self { settings, flows, tell, open: BTreeMap::new(), closing: JoinSet::new() }
     }
 
     /// Opens a connection in place of the one there is.
     pub fn open(&mut self, member: MemberId, session: SessionId, role: Role) {
         self.hang_up(&member);
-        let video = self.stage.video(&member);
+        let video = self.flows.stage.video(&member);
         let (reports, heard) = mpsc::channel(REPORTS);
-        let sinks = Sinks { video: self.decoders.sink(&video), sound: Box::new(|_| {}) };
-        let peer = Arc::new(Peer::start(&self.settings, &self.clocks, role, reports, sinks));
+        let sinks = Sinks {
+            video: self.flows.decoders.sink(&video),
+            sound: self.sound_sink(&member, video.lip_sync.clone()),
+        };
+        let peer = Arc::new(Peer::start(&self.settings, &self.flows.clocks, role, reports, sinks));
         let herald = Herald {
             member: member.clone(),
             session: session.clone(),
             peer: peer.clone(),
             video,
-            fanout: self.fanout.clone(),
+            fanout: self.flows.fanout.clone(),
+            sound: self.flows.sound.clone(),
             tell: self.tell.clone(),
         };
         let herald = tokio::spawn(herald.run(heard));
         self.open.insert(member, Connection { session, peer, herald });
+    }
+
+    fn sound_sink(&self, member: &MemberId, lip_sync: Arc<Mutex<LipSync>>) -> SoundSink {
+        let voice = match self.flows.sound.voice(member, lip_sync) {
+            Ok(voice) => voice,
+            Err(error) => {
+                tracing::error!(%member, %error, "no decoder for the sound");
+                return Box::new(|_| {});
+            }
+        };
+        let (tell, member) = (self.tell.clone(), member.clone());
+        Box::new(move |packet| {
+            if voice.put(packet) {
+                // Full: it is said again soon.
+                let _ = tell.try_send(Event::Speaks { member: member.clone() });
+            }
+        })
     }
 
     pub fn answer(&self, member: &MemberId, session: &SessionId, sdp: String) {
@@ -85,7 +100,8 @@ impl Peers {
     /// Closes the connection and forgets the member's picture.
     pub fn close(&mut self, member: &MemberId) {
         self.hang_up(member);
-        self.stage.forget(member);
+        self.flows.stage.forget(member);
+        self.flows.sound.forget(member);
     }
 
     /// Closes every connection and waits until their sockets are gone.
@@ -100,7 +116,8 @@ impl Peers {
     fn hang_up(&mut self, member: &MemberId) {
         while self.closing.try_join_next().is_some() {}
         let Some(connection) = self.open.remove(member) else { return };
-        self.fanout.remove(member);
+        self.flows.fanout.remove(member);
+        self.flows.sound.remove(member);
         connection.herald.abort();
         self.closing.spawn(async move {
             // The outlet is gone, and so is the herald after this: nobody else holds the connection.
@@ -123,6 +140,7 @@ struct Herald {
     peer: Arc<Peer>,
     video: Arc<Video>,
     fanout: Arc<Fanout>,
+    sound: Arc<Sound>,
     tell: mpsc::Sender<Event>,
 }
 
@@ -139,7 +157,14 @@ impl Herald {
             match report {
                 Some(Report::State(event)) => self.state(event).await,
                 Some(Report::KeyframeWanted) => self.fanout.want_keyframe(),
-                Some(Report::SoundLoss(_) | Report::SenderTime { .. }) => {}
+                Some(Report::SoundLoss(percent)) => self.sound.lost(&self.member, percent),
+                Some(Report::SenderTime { kind, ntp, rtp }) => {
+                    let mut lip_sync = self.video.lip_sync.lock().unwrap_or_else(PoisonError::into_inner);
+                    match kind {
+                        Kind::Video => lip_sync.picture(SenderTime { ntp, rtp }),
+                        Kind::Sound => lip_sync.sound(SenderTime { ntp, rtp }),
+                    }
+                }
                 None => return,
             }
         }
@@ -151,10 +176,16 @@ impl Herald {
                 tracing::info!(member = %self.member, "connected");
                 let peer = self.peer.clone();
                 self.fanout.add(self.member.clone(), Box::new(move |packet| peer.send(packet)));
+                let peer = self.peer.clone();
+                let outlet = move |packet: &Arc<SoundPacket>| {
+                    peer.send_sound(packet);
+                };
+                self.sound.add(self.member.clone(), Box::new(outlet));
             }
             PeerEvent::Failed(reason) => {
                 tracing::info!(member = %self.member, reason, "connection lost");
                 self.fanout.remove(&self.member);
+                self.sound.remove(&self.member);
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::pipeline::Stage;
+use crate::pipeline::sound::Sound;
 use crate::room::Publication;
 use crate::room::message::MemberId;
 use bytes::Bytes;
@@ -40,6 +41,20 @@ struct TileStats {
     age_ms: Option<u64>,
     /// From arrival (own tile: capture) to the glass, of the last picture.
     latency_ms: Option<f64>,
+    /// The member's voice; null of the own tile.
+    sound: Option<VoiceStats>,
+}
+
+/// Counts since the connection was made.
+#[derive(Serialize)]
+struct VoiceStats {
+    /// Packets that came.
+    received: u64,
+    /// Slots of 20 ms that did not come in time: repaired from the packet after them, or guessed.
+    repaired: u64,
+    concealed: u64,
+    /// From arrival to the speaker's door.
+    delay_ms: f64,
 }
 
 impl Stats {
@@ -48,10 +63,11 @@ impl Stats {
     }
 
     /// The JSON of the time since the last call.
-    pub fn take(&mut self, stage: &Stage) -> Bytes {
+    pub fn take(&mut self, stage: &Stage, sound: &Sound) -> Bytes {
         let (now, cpu) = (self.clock.mono(), cpu_time());
         let seconds = (now - self.last).as_secs_f64().max(1e-3);
         let mut counts = BTreeMap::new();
+        let voices: BTreeMap<_, _> = sound.voices().into_iter().collect();
         let tiles = stage.videos().into_iter().map(|(member, video)| {
             let now_counts = (video.meter.shown.load(Relaxed), video.meter.dropped.load(Relaxed));
             let before = self.counts.get(&member).copied().unwrap_or_default();
@@ -66,6 +82,15 @@ impl Stats {
                 age_ms: (shown_at > 0).then(|| (now.as_micros() as u64).saturating_sub(shown_at) / 1000),
                 latency_ms: (shown_at > 0)
                     .then(|| rounded(video.meter.latency_us.load(Relaxed) as f64 / 1e3)),
+                sound: voices.get(&member).map(|voice| {
+                    let (stats, delay) = voice.stats();
+                    VoiceStats {
+                        received: stats.received,
+                        repaired: stats.repaired,
+                        concealed: stats.concealed,
+                        delay_ms: rounded(delay.as_secs_f64() * 1e3),
+                    }
+                }),
             };
             counts.insert(member, now_counts);
             tile

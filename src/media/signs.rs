@@ -21,6 +21,8 @@ pub mod palette {
     pub const QUIET: Rgb = Rgb::new(150, 160, 178);
     /// The kiosk's own voice: ids, the identify frame.
     pub const ACCENT: Rgb = Rgb::new(94, 178, 255);
+    /// Around who speaks.
+    pub const SPEAKING: Rgb = Rgb::new(82, 201, 126);
     /// Something is off or missing.
     pub const ALERT: Rgb = Rgb::new(214, 72, 72);
     /// Avatars; a name always has the same one.
@@ -129,15 +131,9 @@ pub fn idle(canvas: &mut Canvas, fonts: &mut Fonts, title: &str, line: &str) {
 /// The kiosk's id on the whole canvas, in a frame that is seen across a hall.
 pub fn identify(canvas: &mut Canvas, fonts: &mut Fonts, id: &str, line: &str) {
     let screen = Rect::of(canvas.logical_size());
-    let edge = part(measure(screen), 0.02, 2).min(screen.width / 2).min(screen.height / 2);
     let mut painter = Painter::new(canvas, screen);
     painter.tint(screen, palette::GROUND, 255);
-    for side in [
-        Rect { height: edge, ..screen },
-        Rect { y: screen.height - edge, height: edge, ..screen },
-        Rect { width: edge, ..screen },
-        Rect { x: screen.width - edge, width: edge, ..screen },
-    ] {
+    for side in border(screen, part(measure(screen), 0.02, 2)) {
         painter.tint(side, palette::ACCENT, 255);
     }
     large(canvas, fonts, screen, id, line);
@@ -184,6 +180,26 @@ pub fn notice(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, text: &str) ->
         palette::TEXT,
     );
     strip
+}
+
+/// A border inside the tile of who speaks.
+pub fn speaking(canvas: &mut Canvas, area: Rect) {
+    let edge = part(measure(area), 0.012, 3);
+    let mut painter = Painter::new(canvas, area);
+    for side in border(area, edge) {
+        painter.tint(side, palette::SPEAKING, 255);
+    }
+}
+
+/// The four sides of a border of this width inside an area.
+fn border(area: Rect, edge: u32) -> [Rect; 4] {
+    let edge = edge.min(area.width / 2).min(area.height / 2);
+    [
+        Rect { height: edge, ..area },
+        Rect { y: area.bottom() - edge, height: edge, ..area },
+        Rect { width: edge, ..area },
+        Rect { x: area.right() - edge, width: edge, ..area },
+    ]
 }
 
 /// What a badge says.
@@ -253,6 +269,7 @@ mod tests {
             );
             label(&mut canvas, &mut fonts, area, "Ward 3 东区");
             notice(&mut canvas, &mut fonts, area, "no connection to the broker");
+            speaking(&mut canvas, area);
             badges(&mut canvas, area, &[Badge::MicrophoneOff, Badge::CameraOff]);
 
             let inside = canvas.physical(area);

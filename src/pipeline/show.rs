@@ -7,7 +7,7 @@ use crate::geometry::{Orientation, Rect, Rotation};
 use crate::media::canvas::Canvas;
 use crate::media::compose::{Compositor, fill, veil};
 use crate::media::frame::Frame;
-use crate::media::signs::{self, palette};
+use crate::media::signs::{self, Badge, palette};
 use crate::media::text::Fonts;
 use crate::room::message::MemberId;
 use crate::room::{Event, Mode, Picture, Scene, ScreenInfo, Tile, TileState};
@@ -202,7 +202,7 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
 /// Takes the pane's newest picture; tells of first pictures and of pictures that stopped. True if there is a new one.
 fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
     let member = || -> MemberId { pane.tile.member.clone() };
-    match pane.video.pictures.take() {
+    match pane.video.take(now) {
         Some(frame) => {
             if !pane.told_live {
                 tell(Event::TileLive { member: member() });
@@ -243,6 +243,12 @@ fn draw(canvas: &mut Canvas, compositor: &mut Compositor, fonts: &mut Fonts, pan
             signs::label(canvas, fonts, tile.area, name);
         }
         _ => signs::placeholder(canvas, fonts, tile.area, name, &tile.reason),
+    }
+    if tile.speaking {
+        signs::speaking(canvas, tile.area);
+    }
+    if tile.microphone_muted {
+        signs::badges(canvas, tile.area, &[Badge::MicrophoneOff]);
     }
 }
 

@@ -9,7 +9,10 @@ use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying};
 use super::held::Held;
 use super::message::{self, MemberId, Refusal, ReplyTo, Request, Signal, Verb};
 use super::session::{Link, Numbers, Peer, Step};
-use super::{CameraInfo, Command, Event, Now, Picture, Position, Publication, ScreenInfo, Settings, report};
+use super::{
+    CameraInfo, Command, Event, Now, Picture, Position, Publication, ScreenInfo, Settings, SoundInfo,
+    SoundUse, Use, report,
+};
 use crate::geometry::Size;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +20,8 @@ use std::time::Duration;
 
 const HEARTBEAT: Duration = Duration::from_secs(60);
 const IDENTIFY_FOR: Duration = Duration::from_secs(30);
+/// Long enough for devices to open and a chirp to come back.
+const SELFTEST_FOR: Duration = Duration::from_secs(5);
 /// `reported` is published at most once in this time.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 /// How long another machine with this kiosk's id is left alone.
@@ -28,6 +33,8 @@ const BACKLOG: usize = 64;
 /// Names of retained faults of an earlier life, kept until they are cleared; more are cleared at the next connection.
 const STALE_FAULTS: usize = 64;
 const SNAPSHOT_WIDTH: u32 = 640;
+/// Who was heard to speak counts as speaking for this long: pauses between words do not count.
+const SPEECH_PAUSE: Duration = Duration::from_millis(1200);
 
 /// Where the kiosk stands with its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,10 @@ pub struct Room {
     broken: Option<Rejected>,
     pub(super) peers: BTreeMap<MemberId, Peer>,
     pub(super) flows: BTreeMap<MemberId, Flow>,
+    /// Who speaks, and until when that is so if nothing more is heard.
+    pub(super) speakers: BTreeMap<MemberId, Duration>,
+    /// The other member who began to speak last.
+    pub(super) spoke_last: Option<MemberId>,
     pub(super) faults: Faults,
     held: Held,
     numbers: Numbers,
@@ -87,6 +98,7 @@ pub struct Room {
     pub(super) screen: Size,
     screen_info: Option<ScreenInfo>,
     cameras: BTreeMap<Position, CameraInfo>,
+    sounds: BTreeMap<Part, SoundInfo>,
     /// The document has an end and there is no clock to tell it by.
     pub(super) clock_missing: bool,
 
@@ -95,6 +107,8 @@ pub struct Room {
     heartbeat_at: Option<Duration>,
     stats_at: Option<Duration>,
     pub(super) identify_until: Option<Duration>,
+    /// Until when the sound devices are open for a test.
+    pub(super) selftest_until: Option<Duration>,
     report_at: Option<Duration>,
 
     stale_faults: BTreeSet<String>,
@@ -109,11 +123,13 @@ struct Said {
     camera: Option<Position>,
     /// The camera that was switched to and has not opened yet.
     switching_to: Option<Position>,
+    sound: SoundUse,
     picture: Option<Picture>,
     state: &'static str,
     stage: Option<Stage>,
     members: Vec<String>,
     video_members: Vec<String>,
+    speakers: Vec<MemberId>,
     reported: Option<Value>,
     reported_at: Option<Duration>,
 }
@@ -127,6 +143,8 @@ impl Room {
             broken: None,
             peers: BTreeMap::new(),
             flows: BTreeMap::new(),
+            speakers: BTreeMap::new(),
+            spoke_last: None,
             faults: Faults::new(reporter),
             held: Held::default(),
             numbers: Numbers::new(&settings.boot),
@@ -139,12 +157,14 @@ impl Room {
             screen: settings.screen,
             screen_info: None,
             cameras: BTreeMap::new(),
+            sounds: BTreeMap::new(),
             clock_missing: false,
             absent_at: None,
             until_at: None,
             heartbeat_at: None,
             stats_at: None,
             identify_until: None,
+            selftest_until: None,
             report_at: None,
             stale_faults: BTreeSet::new(),
             backlog: VecDeque::new(),
@@ -174,6 +194,8 @@ impl Room {
             }
             Event::TileLive { member } => self.flow(member, Flow::Live, now),
             Event::TileStalled { member } => self.flow(member, Flow::Stalled, now),
+            Event::Speaks { member } => self.speaks(member, now),
+            Event::SoundOpened { info } => self.sound_opened(info),
             Event::CameraOpened { position, info } => self.camera_opened(position, info, now),
             Event::ScreenOpened { info } => self.screen_opened(info, now),
             Event::Raised(fault) => self.raise(fault, None, now),
@@ -193,11 +215,13 @@ impl Room {
             self.heartbeat_at,
             self.stats_at,
             self.identify_until,
+            self.selftest_until,
             self.report_at,
             self.held.next_timeout(),
             self.faults.next_timeout(),
         ]
         .into_iter()
+        .chain(self.speakers.values().copied().map(Some))
         .chain(self.peers.values().map(Peer::deadline))
         .flatten()
         .min()
@@ -211,8 +235,14 @@ impl Room {
     pub fn goodbye(&mut self, now: Now) -> Vec<Command> {
         self.stop_peers(|_| true, now);
         self.out.push(Command::Camera(None));
+        self.out.push(Command::Sound(SoundUse::default()));
         self.publish(report::state(&self.settings, "offline"));
         std::mem::take(&mut self.out)
+    }
+
+    /// What is wrong with this part now, if anything.
+    pub fn fault(&self, part: &Part) -> Option<Code> {
+        self.faults.of(part).map(|fault| fault.code)
     }
 
     pub(super) fn joined_document(&self) -> Option<&Document> {
@@ -268,6 +298,7 @@ impl Room {
         let takes_part = document.member(&self.settings.id).is_some();
         self.stop_peers(|member| !takes_part || room_changed || document.member(member).is_none(), now);
         self.flows.retain(|member, _| document.member(member).is_some());
+        self.speakers.retain(|member, _| document.member(member).is_some());
         let own = self.settings.id.clone();
         let others = document.members.iter().map(|member| member.id.clone()).filter(|member| *member != own);
         let newcomers: Vec<MemberId> =
@@ -367,6 +398,10 @@ impl Room {
                 self.out.push(Command::Snapshot { request, width });
             }
             Verb::Stats => self.out.push(Command::Stats { request: Some(request) }),
+            Verb::Selftest => {
+                self.selftest_until = Some(now.mono + SELFTEST_FOR);
+                self.out.push(Command::Selftest { request });
+            }
             Verb::Identify => {
                 self.identify_until = Some(now.mono + IDENTIFY_FOR);
                 self.agree(&request);
@@ -432,6 +467,26 @@ impl Room {
         self.flows.insert(member, flow);
     }
 
+    fn speaks(&mut self, member: MemberId, now: Now) {
+        let listed = self.joined_document().is_some_and(|document| document.member(&member).is_some());
+        let muted = member == self.settings.id && self.wanted_sound().microphone != Use::Open;
+        if !listed || muted {
+            return;
+        }
+        // Who already speaks keeps the large tile until somebody new begins.
+        if self.speakers.insert(member.clone(), now.mono + SPEECH_PAUSE).is_none()
+            && member != self.settings.id
+        {
+            self.spoke_last = Some(member);
+        }
+    }
+
+    fn sound_opened(&mut self, info: SoundInfo) {
+        if self.sounds.insert(info.part.clone(), info.clone()).as_ref() != Some(&info) {
+            self.publish_info();
+        }
+    }
+
     fn camera_opened(&mut self, position: Position, info: CameraInfo, now: Now) {
         // An open camera may still send nothing: a stall is over with the first picture.
         let part = Part::Camera(position);
@@ -478,6 +533,8 @@ impl Room {
     fn leave(&mut self, stage: Stage, now: Now) {
         self.stop_peers(|_| true, now);
         self.flows.clear();
+        self.speakers.clear();
+        self.spoke_last = None;
         self.stage = stage;
     }
 

@@ -22,6 +22,8 @@ pub enum Part {
     Broker,
     Screen,
     Camera(Position),
+    Microphone,
+    Speaker,
     Peer(MemberId),
     Tile(MemberId),
     Document,
@@ -66,6 +68,12 @@ pub enum Code {
     NoKeyframe,
     CodecMismatch,
     DecodeFailed,
+    MicrophoneNotAuthorized,
+    MicrophoneBusy,
+    MicrophoneGone,
+    SpeakerGone,
+    SoundNone,
+    SoundXrun,
     ClockUnsynced,
     Internal,
 }
@@ -108,6 +116,8 @@ impl std::fmt::Display for Part {
             Self::Screen => f.write_str("screen"),
             Self::Camera(Position::Front) => f.write_str("camera-front"),
             Self::Camera(Position::Back) => f.write_str("camera-back"),
+            Self::Microphone => f.write_str("microphone"),
+            Self::Speaker => f.write_str("speaker"),
             Self::Peer(member) => write!(f, "peer-{member}"),
             Self::Tile(member) => write!(f, "tile-{member}"),
             Self::Document => f.write_str("document"),
@@ -196,6 +206,22 @@ impl Code {
             Self::DecodeFailed => {
                 (Error, true, "This member's video cannot be decoded. A whole picture is asked for.")
             }
+            Self::MicrophoneNotAuthorized => {
+                (Warning, false, "The kiosk may not listen (authorize.microphone), so nobody hears it.")
+            }
+            Self::MicrophoneBusy => (Error, true, "Another program uses the microphone. It is tried again."),
+            Self::MicrophoneGone => {
+                (Error, true, "The microphone is not there. It is opened again when it returns.")
+            }
+            Self::SpeakerGone => {
+                (Error, true, "The speaker is not there or in use. It is opened again when it returns.")
+            }
+            Self::SoundNone => {
+                (Info, true, "This machine has no sound card: the kiosk is seen and not heard.")
+            }
+            Self::SoundXrun => {
+                (Warning, true, "Sound was lost because the machine was too busy for its sound card.")
+            }
             Self::ClockUnsynced => {
                 (Error, true, "The clock is not set, so the camera stays closed. Check the time server.")
             }
@@ -253,6 +279,13 @@ struct Active {
     since: Now,
     said: Duration,
     healthy_since: Option<Duration>,
+}
+
+impl Active {
+    /// What is no more than good to know is said once.
+    fn reminder_at(&self) -> Option<Duration> {
+        (self.fault.code.severity() > Severity::Info).then_some(self.said + REMINDER)
+    }
 }
 
 impl Faults {
@@ -359,9 +392,9 @@ impl Faults {
     pub fn next_timeout(&self) -> Option<Duration> {
         self.active
             .values()
-            .map(|active| match active.healthy_since {
-                Some(since) => since + HEALTHY_FOR,
-                None => active.said + REMINDER,
+            .filter_map(|active| match active.healthy_since {
+                Some(since) => Some(since + HEALTHY_FOR),
+                None => active.reminder_at(),
             })
             .min()
     }
@@ -372,7 +405,7 @@ impl Faults {
             .iter()
             .filter(|(_, active)| match active.healthy_since {
                 Some(since) => now.mono >= since + HEALTHY_FOR,
-                None => now.mono >= active.said + REMINDER,
+                None => active.reminder_at().is_some_and(|at| now.mono >= at),
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -431,7 +464,7 @@ impl Faults {
 fn record(reporter: &Reporter, fault: &Active, active: bool, now: Now) -> Value {
     let (severity, retryable, hint) = fault.fault.code.about();
     let (tile, openid) = match &fault.fault.part {
-        Part::Camera(_) => (Some(&reporter.id), Some(&reporter.id)),
+        Part::Camera(_) | Part::Microphone | Part::Speaker => (Some(&reporter.id), Some(&reporter.id)),
         Part::Peer(member) | Part::Tile(member) => (Some(member), Some(member)),
         Part::Broker | Part::Screen | Part::Document | Part::System => (None, None),
     };

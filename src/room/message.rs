@@ -68,8 +68,12 @@ pub struct Request {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
-    Snapshot { width: Option<u32> },
+    Snapshot {
+        width: Option<u32>,
+    },
     Identify,
+    /// Play a chirp and listen for it.
+    Selftest,
     Stats,
     Restart,
 }
@@ -285,7 +289,7 @@ fn command(own: &MemberId, verb: &str, message: &Incoming) -> Result<Request, Bo
     if message.retained {
         return Err(refuse(Code::CmdRetained, None, "a command must not be retained"));
     }
-    if !["snapshot", "identify", "stats", "restart"].contains(&verb) {
+    if !["snapshot", "identify", "selftest", "stats", "restart"].contains(&verb) {
         let shown: String = verb.chars().take(32).collect();
         return Err(refuse(Code::CmdUnknown, None, &format!("no such command: {shown}")));
     }
@@ -300,6 +304,7 @@ fn command(own: &MemberId, verb: &str, message: &Incoming) -> Result<Request, Bo
     };
     let verb = match verb {
         "identify" => Verb::Identify,
+        "selftest" => Verb::Selftest,
         "stats" => Verb::Stats,
         "restart" => Verb::Restart,
         _ => match arguments.get("width") {

@@ -79,6 +79,10 @@ pub struct Tile {
     pub state: TileState,
     /// Why there is no picture, in words for people; empty while there is one.
     pub reason: String,
+    /// Whether this member is heard to speak now.
+    pub speaking: bool,
+    /// Whether nobody hears this member because its microphone is muted; known of the own tile only.
+    pub microphone_muted: bool,
 }
 
 /// All that the screen shows.
@@ -117,6 +121,8 @@ pub struct Settings {
     pub cameras: Vec<Position>,
     /// Whether the own tile is mirrored where the document does not say.
     pub mirror: bool,
+    /// Whether the kiosk may listen: if not, the microphone is never opened.
+    pub may_listen: bool,
     /// How long a call outlives its document.
     pub absent_grace: Duration,
     /// How long `stats` waits between two publications; zero is never.
@@ -183,6 +189,13 @@ pub enum Event {
     TileStalled {
         member: MemberId,
     },
+    /// The member, or the kiosk itself, is heard to speak; said again while it lasts, twice a second at least.
+    Speaks {
+        member: MemberId,
+    },
+    SoundOpened {
+        info: SoundInfo,
+    },
     CameraOpened {
         position: Position,
         info: CameraInfo,
@@ -204,6 +217,36 @@ pub struct CameraInfo {
     pub width: u32,
     pub height: u32,
     pub rate_hz: f64,
+}
+
+/// A microphone or a speaker as `info` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SoundInfo {
+    #[serde(skip)]
+    pub part: fault::Part,
+    pub name: String,
+    pub channels: u32,
+    /// Samples a channel of the device's period and of its buffer, at 48 kHz.
+    pub period: u32,
+    pub buffer: u32,
+}
+
+/// What is to be done with a microphone or a speaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Use {
+    /// Not opened.
+    #[default]
+    Closed,
+    /// Open, so that it is there at once, but not a sound goes through.
+    Muted,
+    Open,
+}
+
+/// What is to be done with the sound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SoundUse {
+    pub microphone: Use,
+    pub speaker: Use,
 }
 
 /// The screen as `info` shows it; sizes are logical.
@@ -237,6 +280,7 @@ pub enum Command {
     Publish(Publication),
     /// This camera and no other is to be open (`None`: none).
     Camera(Option<Position>),
+    Sound(SoundUse),
     Show(Box<Picture>),
     /// Open a connection to a member; replaces the one there is.
     Open {
@@ -267,6 +311,10 @@ pub enum Command {
     /// Measure, and answer the request, or publish `stats` if there is none.
     Stats {
         request: Option<Request>,
+    },
+    /// Play a chirp, listen for it, and answer the request with what was heard.
+    Selftest {
+        request: Request,
     },
     /// Leave the process with success: systemd starts it anew.
     Restart,

@@ -1,10 +1,10 @@
 //! What the screen shows, as a function of what the room knows.
 
 use super::decide::{Flow, Room, Stage};
-use super::document::{Document, Layout, Member};
+use super::document::{Document, Layout, Member, Mute};
 use super::fault::{Code, Fault, Part, Severity};
 use super::session::Link;
-use super::{Mode, Picture, Position, Scene, Tile, TileState, layout};
+use super::{Mode, Picture, Position, Scene, SoundUse, Tile, TileState, Use, layout};
 use crate::geometry::Rect;
 
 impl Room {
@@ -17,6 +17,19 @@ impl Room {
         allowed.then_some(position)
     }
 
+    /// What is to be done with the sound.
+    pub(super) fn wanted_sound(&self) -> SoundUse {
+        let idle = if self.selftest_until.is_some() { Use::Muted } else { Use::Closed };
+        let of = |muted: fn(&Mute) -> bool| match self.joined_document() {
+            Some(document) if muted(&document.mute) => Use::Muted,
+            Some(_) => Use::Open,
+            None => idle,
+        };
+        let may_listen = self.settings.may_listen && !self.clock_missing;
+        let microphone = if may_listen { of(|mute| mute.microphone) } else { Use::Closed };
+        SoundUse { microphone, speaker: of(|mute| mute.earphone) }
+    }
+
     pub(super) fn picture(&self, tiles: &[Tile]) -> Picture {
         let scene = if self.stage == Stage::Joined {
             Scene::Grid { tiles: tiles.to_vec() }
@@ -27,13 +40,13 @@ impl Room {
         Picture { scene, identify, notice: self.notice().map(str::to_owned) }
     }
 
-    /// Pinned members first, then in document order.
+    /// Pinned members first, in the layouts with a large tile then who spoke last, then in document order.
     pub(super) fn tiles(&self) -> Vec<Tile> {
         let Some(document) = self.joined_document() else {
             return Vec::new();
         };
         let areas = layout::arrange(document.layout, self.screen, document.members.len());
-        in_order(document)
+        self.in_order(document)
             .into_iter()
             .zip(areas)
             .map(|(member, area)| self.tile(document, member, area))
@@ -56,7 +69,20 @@ impl Room {
             name: member.name.clone(),
             state,
             reason: reason.to_owned(),
+            speaking: self.speakers.contains_key(&member.id),
+            microphone_muted: member.mode == Mode::Camera && self.wanted_sound().microphone != Use::Open,
         }
+    }
+
+    fn in_order<'a>(&self, document: &'a Document) -> Vec<&'a Member> {
+        let mut members: Vec<&Member> = document.members.iter().collect();
+        // Stable: document order stands among equals.
+        members.sort_by_key(|member| {
+            let own_last = document.layout == Layout::Pip && member.mode == Mode::Camera;
+            let spoke_last = document.layout != Layout::Grid && self.spoke_last.as_ref() == Some(&member.id);
+            (own_last, !member.pin, !spoke_last)
+        });
+        members
     }
 
     fn camera_tile(&self, document: &Document, member: &Member) -> (TileState, &'static str) {
@@ -137,14 +163,4 @@ impl Room {
 
 fn is_error(fault: &Fault) -> bool {
     fault.code.severity() >= Severity::Error
-}
-
-fn in_order(document: &Document) -> Vec<&Member> {
-    let mut members: Vec<&Member> = document.members.iter().collect();
-    // Stable: document order stands among equals.
-    members.sort_by_key(|member| {
-        let own_last = document.layout == Layout::Pip && member.mode == Mode::Camera;
-        (own_last, !member.pin)
-    });
-    members
 }

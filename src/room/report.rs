@@ -1,7 +1,8 @@
 //! What the kiosk says of itself, as JSON on its own topics.
 
 use super::document::{Document, Rejected};
-use super::{CameraInfo, Mode, Position, Publication, ScreenInfo, Settings, Tile, TileState};
+use super::fault::Part;
+use super::{CameraInfo, Mode, Position, Publication, ScreenInfo, Settings, SoundInfo, Tile, TileState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub(super) fn state(settings: &Settings, word: &str) -> Publication {
 pub(super) fn info(
     settings: &Settings,
     cameras: &BTreeMap<Position, CameraInfo>,
+    sounds: &BTreeMap<Part, SoundInfo>,
     screen: Option<&ScreenInfo>,
 ) -> Publication {
     let cameras: Vec<Value> = settings
@@ -34,6 +36,8 @@ pub(super) fn info(
         "version": settings.version,
         "contract": 1,
         "cameras": cameras,
+        "microphone": sounds.get(&Part::Microphone),
+        "speaker": sounds.get(&Part::Speaker),
         "screen": screen,
         "limits": {
             "members": super::document::MOST_MEMBERS,
@@ -68,7 +72,7 @@ pub(super) fn reported(
                 entry["device-position"] = json!(tile.position);
                 entry["mirror"] = json!(tile.mirror);
                 let mute = document.mute;
-                entry["muted"] = json!({ "microphone": mute.microphone, "camera": mute.camera });
+                entry["muted"] = json!({ "microphone": tile.microphone_muted, "camera": mute.camera });
             }
             entry
         })

@@ -25,7 +25,7 @@ impl Cable {
         self.plugged.store(plugged, Ordering::Relaxed);
     }
 
-    fn is_plugged(&self) -> bool {
+    pub(super) fn is_plugged(&self) -> bool {
         self.plugged.load(Ordering::Relaxed)
     }
 }

@@ -1,15 +1,17 @@
 //! A broker, kiosks, and a controller that sees everything: the ground the endpoint tests stand on.
 
-use parlor::config::{Broker, Camera, Config, Link, Room, SIMULATED, Screen};
+use parlor::config::{Authorize, Broker, Camera, Config, Link, Room, SIMULATED, Screen, Sound};
 use parlor::geometry::{Rotation, Size};
 use parlor::kiosk;
 use parlor::link::mqtt::{self, MqttEvent};
 use parlor::machine::{self, Simulation};
-use parlor::media::canvas::{Canvas, PixelLayout};
+use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
+use parlor::media::sound::RATE_HZ;
 use parlor::room::message::{Incoming, MemberId, Subscription};
 use parlor::room::{Position, Publication};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +34,63 @@ pub struct House {
 
 pub struct Kiosk {
     pub simulation: Simulation,
+}
+
+impl Kiosk {
+    /// Hears what the speaker plays, from now on.
+    pub fn ear(&self) -> Ear {
+        let heard: Arc<Mutex<VecDeque<f32>>> = Arc::default();
+        let ear = Ear { heard: heard.clone() };
+        self.simulation.air.listen(move |block, _| {
+            let mut heard = heard.lock().expect("no panic");
+            heard.extend(block);
+            let surplus = heard.len().saturating_sub(Ear::REMEMBERED);
+            heard.drain(..surplus);
+        });
+        ear
+    }
+
+    /// Speaks a steady tone into the microphone.
+    pub fn hum(&self, hertz: f32, amplitude: f32) {
+        let mut at = 0_u32;
+        self.simulation.air.speak(move |block, _| {
+            for sample in block {
+                *sample = amplitude * (std::f32::consts::TAU * hertz * at as f32 / RATE_HZ as f32).sin();
+                // Whole periods of every whole number of hertz.
+                at = (at + 1) % RATE_HZ;
+            }
+        });
+    }
+}
+
+/// Remembers what was played last.
+pub struct Ear {
+    heard: Arc<Mutex<VecDeque<f32>>>,
+}
+
+impl Ear {
+    /// Half a second.
+    const REMEMBERED: usize = RATE_HZ as usize / 2;
+
+    /// Frequency in hertz and level in decibels of full scale of the last half second.
+    fn tone(&self) -> (f32, f32) {
+        let heard: Vec<f32> = self.heard.lock().expect("no panic").iter().copied().collect();
+        let power = heard.iter().map(|sample| sample * sample).sum::<f32>() / heard.len().max(1) as f32;
+        let rises = heard.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count();
+        (2.0 * rises as f32, 10.0 * power.max(1e-10).log10())
+    }
+
+    /// Waits until what is heard is as wanted.
+    pub async fn until(&self, wanted: impl Fn(f32, f32) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while {
+            let (hertz, level) = self.tone();
+            assert!(Instant::now() < deadline, "{hertz} Hz at {level} dB is heard");
+            !wanted(hertz, level)
+        } {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 impl House {
@@ -69,6 +128,15 @@ impl House {
                 height: 360,
                 font: None,
             },
+            sound: Sound {
+                microphone: SIMULATED.into(),
+                speaker: SIMULATED.into(),
+                // They would take a steady tone for noise.
+                echo_cancellation: false,
+                noise_suppression: false,
+                gain_control: false,
+            },
+            authorize: Authorize::default(),
             room: Room::default(),
             link: Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Link::default() },
         }
@@ -146,10 +214,7 @@ impl House {
     pub async fn snapshot(&self, id: &str) -> Vec<u8> {
         let file =
             std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}-{}.png", self.broker.port));
-        let mut ctl = tokio::process::Command::new(env!("CARGO_BIN_EXE_parlor"));
-        ctl.args(["ctl", "--broker", &format!("127.0.0.1:{}", self.broker.port), "snapshot", id]).arg(&file);
-        let output = ctl.output().await.expect("the program starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.ctl(&["snapshot", id, file.to_str().expect("a name in UTF-8")]).await.expect("a snapshot");
         std::fs::read(file).expect("the file was written")
     }
 
@@ -166,6 +231,33 @@ impl House {
         if seen.await.is_err() {
             panic!("the screen shows\n{}\nnot\n{}", look().join("\n"), wanted.join("\n"));
         }
+    }
+
+    /// Waits until this pixel of the screen has this colour.
+    pub async fn frames(&self, kiosk: &Kiosk, (x, y): (u32, u32), colour: Rgb) {
+        let glass = &kiosk.simulation.glass;
+        let mut changes = glass.changes();
+        let seen = tokio::time::timeout(LIMIT, async {
+            while glass.look(|canvas| canvas.pixel(x, y)) != colour {
+                changes.changed().await.expect("the screen lives as long as the test");
+            }
+        });
+        seen.await.unwrap_or_else(|_| panic!("{:?} at {x}, {y}", glass.look(|canvas| canvas.pixel(x, y))));
+    }
+
+    /// The next document on `topic`.
+    pub async fn next(&mut self, topic: &str) -> Value {
+        self.last.remove(topic);
+        self.until(topic, |_| true).await
+    }
+
+    /// What `parlor ctl` says; the error is what it says when it fails.
+    pub async fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut ctl = tokio::process::Command::new(env!("CARGO_BIN_EXE_parlor"));
+        ctl.args(["ctl", "--broker", &format!("127.0.0.1:{}", self.broker.port)]).args(arguments);
+        let output = ctl.output().await.expect("the program starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// Ends all kiosks: each must say goodbye.

@@ -7,6 +7,7 @@ impl Room {
         self.handle_due(now);
         self.watch_clock(now);
         self.choose_camera(now);
+        self.choose_sound(now);
         self.faults.handle_timeout(now);
         for saying in self.faults.sayings() {
             self.say(saying);
@@ -51,6 +52,9 @@ impl Room {
         if due(self.identify_until) {
             self.identify_until = None;
         }
+        if due(self.selftest_until) {
+            self.selftest_until = None;
+        }
         if due(self.heartbeat_at) {
             self.said.state = "";
         }
@@ -58,6 +62,7 @@ impl Room {
             self.stats_at = self.next_stats(now);
             self.out.push(Command::Stats { request: None });
         }
+        self.speakers.retain(|_, until| now.mono < *until);
         for stranger in self.held.expire(now.mono) {
             self.refuse_signal(&stranger, "not listed within 5 s", now);
         }
@@ -109,6 +114,30 @@ impl Room {
         self.faults.heal_if(|fault| unwanted(&fault.part), now);
     }
 
+    fn choose_sound(&mut self, now: Now) {
+        let wanted = self.wanted_sound();
+        if wanted != self.said.sound {
+            self.said.sound = wanted;
+            self.out.push(Command::Sound(wanted));
+        }
+        if wanted.microphone != Use::Open {
+            self.speakers.remove(&self.settings.id);
+        }
+        let refused = self.joined_document().is_some_and(|document| !document.mute.microphone)
+            && !self.settings.may_listen;
+        let said = self.faults.is_active(&Part::Microphone, Code::MicrophoneNotAuthorized);
+        if refused && !said {
+            self.raise(fault(Part::Microphone, Code::MicrophoneNotAuthorized), None, now);
+        }
+        // What is not wanted is not missed.
+        let unwanted = |fault: &Fault| match fault.part {
+            Part::Microphone => wanted.microphone == Use::Closed && !refused,
+            Part::Speaker => wanted.speaker == Use::Closed,
+            _ => false,
+        };
+        self.faults.heal_if(unwanted, now);
+    }
+
     pub(super) fn say_changes(&mut self, video_members: Vec<String>, now: Now) {
         if self.said.stage != Some(self.stage) {
             self.said.stage = Some(self.stage);
@@ -126,6 +155,11 @@ impl Room {
             self.event("video-members-changed", json!({ "openIdList": video_members }), now);
             self.said.video_members = video_members;
         }
+        let speakers: Vec<MemberId> = self.speakers.keys().cloned().collect();
+        if self.said.speakers != speakers {
+            self.event("speakers-changed", json!({ "openIdList": speakers }), now);
+            self.said.speakers = speakers;
+        }
     }
 
     pub(super) fn publish_state(&mut self, now: Now) {
@@ -138,7 +172,7 @@ impl Room {
     }
 
     pub(super) fn publish_info(&mut self) {
-        self.publish(report::info(&self.settings, &self.cameras, self.screen_info.as_ref()));
+        self.publish(report::info(&self.settings, &self.cameras, &self.sounds, self.screen_info.as_ref()));
     }
 
     pub(super) fn publish_reported(&mut self, reported: Value, now: Now) {

@@ -1,0 +1,115 @@
+//! Whether a member's picture must wait for its sound, by the times that RTCP sender reports tie together.
+//!
+//! Sound that comes up to 45 ms before its picture, or up to 125 ms after it, is not noticed (ITU-R BT.1359-1). Sound
+//! waits in its jitter buffer and pictures do not, so it is the sound that comes late.
+
+use super::sound;
+use std::time::Duration;
+
+/// How late sound may be against the picture: a little less than what is noticed.
+const LATE: f64 = 0.100;
+/// No picture waits longer, whatever a sender reports.
+const LONGEST_WAIT: Duration = Duration::from_millis(400);
+/// Sound that was not played for so long is no reason to wait.
+const SILENT: Duration = Duration::from_millis(200);
+/// The clock of pictures in RTP (RFC 6184).
+const PICTURE_HZ: f64 = 90_000.0;
+
+/// The RTP time that belongs to a moment of the sender's wall clock (RFC 3550, section 6.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderTime {
+    /// NTP format: seconds, and fractions of 2⁻³² s.
+    pub ntp: u64,
+    pub rtp: u32,
+}
+
+/// One member's two clocks.
+#[derive(Clone, Debug, Default)]
+pub struct LipSync {
+    picture: Option<SenderTime>,
+    sound: Option<SenderTime>,
+    /// RTP time of a sample, and when it is heard.
+    played: Option<(u32, Duration)>,
+}
+
+impl LipSync {
+    pub fn picture(&mut self, time: SenderTime) {
+        self.picture = Some(time);
+    }
+
+    pub fn sound(&mut self, time: SenderTime) {
+        self.sound = Some(time);
+    }
+
+    /// The sound with this RTP time leaves the speaker at that moment of the kiosk's clock.
+    pub fn played(&mut self, rtp: u32, at: Duration) {
+        self.played = Some((rtp, at));
+    }
+
+    /// How late the sound will be, in seconds, if this picture is shown at `now`; negative if early. `None` while there
+    /// is no sound, or while its sender has not said how the two belong together.
+    pub fn lateness(&self, picture: u32, now: Duration) -> Option<f64> {
+        let (rtp, at) = self.played?;
+        if now.saturating_sub(at) > SILENT {
+            return None;
+        }
+        let (pictures, sounds) = (self.picture?, self.sound?);
+        let of_picture = f64::from(picture.wrapping_sub(pictures.rtp) as i32) / PICTURE_HZ;
+        let of_sound = f64::from(rtp.wrapping_sub(sounds.rtp) as i32) / f64::from(sound::RATE_HZ);
+        let apart = pictures.ntp.wrapping_sub(sounds.ntp) as i64 as f64 / (1_u64 << 32) as f64;
+        let since = now.as_secs_f64() - at.as_secs_f64();
+        Some(apart + of_picture - of_sound - since)
+    }
+
+    /// How long the picture with this RTP time is to wait: what its sound would be too late, 0.4 s at most.
+    pub fn wait(&self, picture: u32, now: Duration) -> Duration {
+        let excess = self.lateness(picture, now).unwrap_or_default() - LATE;
+        Duration::try_from_secs_f64(excess).unwrap_or_default().min(LONGEST_WAIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(50);
+
+    /// The sender said that both RTP times belong to one moment; that moment's sound was heard `ago`.
+    fn heard(ago: Duration) -> LipSync {
+        let mut sync = LipSync::default();
+        sync.picture(SenderTime { ntp: (7 << 32) | (1 << 31), rtp: u32::MAX - 44_999 });
+        sync.sound(SenderTime { ntp: 8 << 32, rtp: 24_000 });
+        sync.played(0, NOW - ago); // of half a second before, as the picture's report is
+        sync
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// RTP time of the picture `ms` after that moment.
+    fn picture(ms: u32) -> u32 {
+        (u32::MAX - 44_999).wrapping_add(90 * ms)
+    }
+
+    #[test]
+    fn a_picture_whose_sound_is_late_waits_what_is_too_much() {
+        let sync = heard(ms(0));
+
+        assert_eq!(sync.wait(picture(0), NOW), ms(0));
+        assert_eq!(sync.wait(picture(99), NOW), ms(0));
+        assert_eq!(sync.wait(picture(130), NOW).as_millis(), 30);
+        assert_eq!(heard(ms(30)).wait(picture(130), NOW).as_micros() / 100, 0);
+        assert_eq!(sync.wait(picture(60_000), NOW), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_silent_member_or_without_both_reports() {
+        assert_eq!(heard(ms(201)).wait(picture(2000), NOW), ms(0));
+        let mut sync = heard(ms(0));
+        sync.sound = None;
+
+        assert_eq!(sync.lateness(picture(2000), NOW), None);
+        assert_eq!(sync.wait(picture(2000), NOW), ms(0));
+    }
+}
