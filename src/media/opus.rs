@@ -1,6 +1,6 @@
 //! Opus (RFC 6716) as calls need it (RFC 7587): one channel, forward error correction, discontinuous transmission.
 
-use super::sound::{RATE_HZ, SLOT};
+use super::sound::{Level, RATE_HZ, SLOT};
 use bytes::Bytes;
 use opus::{Application, Bitrate, Channels, packet};
 
@@ -11,6 +11,8 @@ pub const LONGEST: usize = 6 * SLOT;
 /// Lengths of concealment and repair are multiples of this many samples: 2.5 ms, the shortest Opus frame.
 pub const STEP: usize = 120;
 
+/// What is quieter than this, in decibels below full scale, may be left out as background.
+const BACKGROUND_DB: u8 = 50;
 const BITS_A_SECOND: i32 = 32_000;
 /// Of 0 to 10: half the work of the highest, hardly to be told apart.
 const COMPLEXITY: i32 = 5;
@@ -23,6 +25,8 @@ const NOT_WORTH_SENDING: usize = 2;
 pub struct Encoder {
     codec: opus::Encoder,
     packet: [u8; LARGEST_FRAME],
+    /// Whether the codec may not leave out anything now.
+    sends_all: bool,
 }
 
 impl Encoder {
@@ -36,7 +40,7 @@ impl Encoder {
         codec.set_bitrate(Bitrate::Bits(BITS_A_SECOND))?;
         codec.set_inband_fec(true)?;
         codec.set_dtx(true)?;
-        Ok(Self { codec, packet: [0; LARGEST_FRAME] })
+        Ok(Self { codec, packet: [0; LARGEST_FRAME], sends_all: false })
     }
 
     /// How many packets in a hundred the receivers lose: the more, the more of each packet repairs the one before.
@@ -52,6 +56,11 @@ impl Encoder {
     /// # Errors
     /// The library failed inside; the next slot may succeed.
     pub fn encode(&mut self, slot: &[f32; SLOT]) -> Result<Option<Bytes>, Error> {
+        // The codec takes a steady tone for background; only what hardly anybody hears is that to us.
+        let audible = Level::of(slot, false).below_full_db < BACKGROUND_DB;
+        if std::mem::replace(&mut self.sends_all, audible) != audible {
+            self.codec.set_dtx(!audible)?;
+        }
         let length = self.codec.encode_float(slot, &mut self.packet)?;
         Ok((length > NOT_WORTH_SENDING).then(|| Bytes::copy_from_slice(&self.packet[..length])))
     }

@@ -23,7 +23,7 @@ use crate::room::message::MemberId;
 use crate::room::{Event, SoundInfo, SoundUse, Use};
 use crate::supervise::{Failure, Stop};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -81,6 +81,8 @@ pub struct Sound {
     outlets: Mutex<BTreeMap<MemberId, (SoundOutlet, Loss)>>,
     selftest: Mutex<Option<Selftest>>,
     tell_time: TellTime,
+    /// Of the packet sent last: goes on when the microphone is opened anew.
+    sequence: AtomicU16,
     /// What a sample waits in the speaker, in microseconds.
     speaker_delay_us: AtomicU64,
     /// Whether sound goes through. Looked at every 10 ms.
@@ -133,6 +135,7 @@ impl Sound {
             outlets: Mutex::default(),
             selftest: Mutex::default(),
             tell_time,
+            sequence: AtomicU16::new(0),
             speaker_delay_us: AtomicU64::new(0),
             microphone: AtomicBool::new(false),
             speaker: AtomicBool::new(false),
@@ -225,19 +228,14 @@ pub fn listen(
     let (mut slot, mut filled, mut block) = ([0.0; SLOT], 0, SILENCE);
     let (mut speaking, mut expected_loss) = (Speaking::default(), 0);
     let mut lost = Lost::new(Part::Microphone);
-    // The sample that comes next, in RTP's clock: the microphone's samples, counted from when it was opened.
-    let mut packet = SoundPacket {
-        data: Default::default(),
-        sequence: 0,
-        time: rtp_time(sound.clock.mono()),
-        level: None,
-    };
+    // In RTP's clock the sample that comes next: the microphone's samples, counted from when it was opened.
+    let mut time = rtp_time(sound.clock.mono());
     while !stop.is_told() {
         microphone.capture(&mut block).map_err(|error| failure(Part::Microphone, error))?;
         works();
         let now = sound.clock.mono();
         if lost.more(microphone.overruns(), now, tell) {
-            packet.time = rtp_time(now);
+            time = rtp_time(now);
         }
         let mut test = lock(&sound.selftest);
         if let Some(done) = test.take_if(|test| test.hear(&block)) {
@@ -252,8 +250,8 @@ pub fn listen(
             echo.capture(&mut block, in_speaker + delay);
             echo.voice()
         };
-        packet.time = packet.time.wrapping_add(BLOCK as u32);
-        (sound.tell_time)(sound.clock.instant(now.saturating_sub(delay)), packet.time);
+        time = time.wrapping_add(BLOCK as u32);
+        (sound.tell_time)(sound.clock.instant(now.saturating_sub(delay)), time);
         if !sound.microphone.load(Relaxed) {
             // Not even half a slot of what was said before goes out later.
             filled = 0;
@@ -272,9 +270,9 @@ pub fn listen(
             encoder.set_expected_loss(expected_loss).map_err(internal)?;
         }
         if let Some(data) = encoder.encode(&slot).map_err(internal)? {
-            packet.sequence = packet.sequence.wrapping_add(1);
-            let time = packet.time.wrapping_sub(SLOT as u32);
-            sound.send(&Arc::new(SoundPacket { data, time, level: Some(level), ..packet.clone() }));
+            let sequence = sound.sequence.fetch_add(1, Relaxed);
+            let time = time.wrapping_sub(SLOT as u32);
+            sound.send(&Arc::new(SoundPacket { data, sequence, time, level: Some(level) }));
         }
     }
     Ok(())
