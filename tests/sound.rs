@@ -213,7 +213,11 @@ fn drift(ppm: f64) {
         assert_eq!(pulled, Pulled::Speech, "at {now:?}");
         if let Some(last) = last {
             widest = widest.max((i64::from(next.wrapping_sub(last) as i32) - BLOCK as i64).abs());
+            for (a, b) in std::iter::once(&before).chain(&block).zip(&block) {
+                steepest = steepest.max((a - b).abs());
+            }
         }
+        before = block[BLOCK - 1];
         last = Some(next);
         while expected_from + 4_800 < u64::from(next) {
             expected.pop_front();
@@ -224,10 +228,6 @@ fn drift(ppm: f64) {
             exact += 1;
         } else {
             joined += 1;
-        }
-        for sample in block {
-            steepest = steepest.max((sample - before).abs());
-            before = sample;
         }
     }
     let stats = jitter.stats();

@@ -1,6 +1,7 @@
 //! One member's sound between the wire and the mix: puts packets back in order and plays them steadily.
 //!
-//! The delay follows what the network does, the pitch-wise stretching of [`super::stretch`] follows the delay and the sender's clock. All times count samples at 48 kHz.
+//! The delay follows what the network does; stretching ([`super::stretch`]) follows the delay and the sender's
+//! clock. Inside, all times count samples at 48 kHz, without wraps.
 
 use super::opus::{self, Decoder, LONGEST, STEP};
 use super::sound::{BLOCK, Block, RATE_HZ, SILENCE, SLOT, SoundPacket};
@@ -75,7 +76,7 @@ struct Waiting {
     resumes: bool,
 }
 
-/// The adaptive playout buffer of one member. Bounded: [`CAPACITY`] packets and 240 ms of samples.
+/// The adaptive playout buffer of one member. Bounded: 100 packets and 140 ms of samples.
 pub struct Jitter {
     decoder: Decoder,
     network: Network,
@@ -92,7 +93,7 @@ pub struct Jitter {
     playing: bool,
     /// 0 to 1: concealment fades out, sound fades in.
     gain: f32,
-    /// Delay of the sample pulled last, against the fastest packet.
+    /// Delay of the block pulled last, against the fastest packet.
     delay: i64,
     stats: Stats,
 }
@@ -154,15 +155,15 @@ impl Jitter {
             *block = SILENCE;
             return Pulled::Silence;
         }
-        self.delay = self.delay_of_end(now) - self.samples.len() as i64;
+        self.delay = self.delay_of_end(now);
         let mut pulled = Pulled::Speech;
         while self.playing && self.samples.len() < BLOCK {
             if self.refill(now) {
                 pulled = Pulled::Concealed;
             }
         }
-        // Faded out meanwhile: the rest is silence.
-        if self.samples.len() < BLOCK {
+        if !self.playing {
+            // Faded out: what is beyond this block is next to nothing.
             self.samples.resize(BLOCK, 0.0);
         }
         block.copy_from_slice(&self.samples[..BLOCK]);
@@ -253,7 +254,7 @@ impl Jitter {
             }
             // Up to the copy in the next packet, if there is one.
             let until = if lost && next.copy < gap { gap - next.copy } else { gap };
-            let length = (until.min(SLOT as i64) as usize / STEP * STEP).max(STEP);
+            let length = (until.min(BLOCK as i64) as usize / STEP * STEP).max(STEP);
             self.conceal(length);
             self.end += length as i64;
             return true;
@@ -328,7 +329,7 @@ impl Jitter {
         if excess > 0 { seam.shorten(&mut self.samples) } else { seam.lengthen(&mut self.samples) }
     }
 
-    /// Delay of the sample after the last decoded one, when it will leave.
+    /// Delay of the sample after the last decoded one when it leaves, and so of all before it.
     fn delay_of_end(&self, now: i64) -> i64 {
         self.network.lateness(now + self.samples.len() as i64, self.end)
     }
@@ -406,5 +407,282 @@ impl Network {
         });
         let lateness = (bucket.unwrap_or(BUCKETS) as i64 + 1) * BUCKET;
         (lateness + BLOCK as i64).clamp(LEAST_DELAY, MOST_DELAY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::opus::Encoder;
+    use proptest::prelude::*;
+
+    /// A voice-like sound that never pauses.
+    fn voice(slot: usize) -> [f32; SLOT] {
+        std::array::from_fn(|n| {
+            let t = (slot * SLOT + n) as f32 / RATE_HZ as f32 * std::f32::consts::TAU;
+            let phase = 140.0 * t + 6.0 * (2.0 * t).sin();
+            (1..10).map(|k| (phase * k as f32).sin() / k as f32).sum::<f32>()
+                * 0.15
+                * (0.6 + 0.4 * (3.0 * t).sin())
+        })
+    }
+
+    fn packets(count: usize, loss: u8) -> Vec<SoundPacket> {
+        let mut encoder = Encoder::new().unwrap();
+        encoder.set_expected_loss(loss).unwrap();
+        let coded = |slot| SoundPacket {
+            data: encoder.encode(&voice(slot)).unwrap().expect("a voice is sent"),
+            sequence: (65_530 + slot) as u16,
+            time: (u32::MAX - 5_000).wrapping_add((slot * SLOT) as u32),
+            level: None,
+        };
+        (0..count).map(coded).collect()
+    }
+
+    /// Puts what has arrived and pulls every 10 ms until `end_ms`; answers what was pulled.
+    fn play(jitter: &mut Jitter, mut arrivals: Vec<(u64, SoundPacket)>, end_ms: u64) -> Vec<(Pulled, Block)> {
+        arrivals.sort_by_key(|(at, _)| *at);
+        let mut arrivals = arrivals.into_iter().peekable();
+        (0..end_ms / 10)
+            .map(|step| {
+                while let Some((at, packet)) = arrivals.next_if(|(at, _)| *at <= step * 10) {
+                    jitter.put(packet, Duration::from_millis(at));
+                }
+                let mut block = SILENCE;
+                (jitter.pull(Duration::from_millis(step * 10), &mut block), block)
+            })
+            .collect()
+    }
+
+    fn steadily(packets: Vec<SoundPacket>) -> Vec<(u64, SoundPacket)> {
+        packets.into_iter().enumerate().map(|(slot, packet)| (20 * slot as u64, packet)).collect()
+    }
+
+    fn new() -> Jitter {
+        Jitter::new(Decoder::new().unwrap())
+    }
+
+    fn count(pulled: &[(Pulled, Block)], what: Pulled) -> usize {
+        pulled.iter().filter(|(pulled, _)| *pulled == what).count()
+    }
+
+    #[test]
+    fn on_an_even_network_all_is_played_and_the_delay_becomes_the_least() {
+        let mut jitter = new();
+
+        let pulled = play(&mut jitter, steadily(packets(200, 0)), 4_000);
+
+        let stats = jitter.stats();
+        assert_eq!(count(&pulled[10..], Pulled::Speech), 390, "{stats:?}");
+        assert_eq!((stats.late, stats.lost, stats.concealed), (0, 0, 0));
+        assert!((12..=28).contains(&jitter.delay().as_millis()), "{:?}", jitter.delay());
+    }
+
+    #[test]
+    fn packets_out_of_order_or_twice_are_played_in_order_and_once() {
+        let mut jitter = new();
+        let mut arrivals = steadily(packets(200, 0));
+        for pair in (100..198).step_by(7) {
+            arrivals[pair].0 += 25;
+        }
+        let twice = arrivals[150].clone();
+        arrivals.push(twice);
+
+        play(&mut jitter, arrivals, 4_000);
+
+        // The first few come too late, until the delay has grown; and the last may still wait.
+        let stats = jitter.stats();
+        assert!((1..=8).contains(&stats.late) && stats.late + stats.decoded >= 200, "{stats:?}");
+    }
+
+    #[test]
+    fn a_lost_packet_is_repaired_from_the_next_or_concealed() {
+        for (loss, repaired, concealed) in [(20, true, false), (0, false, true)] {
+            let mut jitter = new();
+            let mut arrivals = steadily(packets(100, loss));
+            arrivals.remove(50);
+
+            let pulled = play(&mut jitter, arrivals, 1_900);
+
+            let stats = jitter.stats();
+            assert_eq!(
+                (stats.lost, stats.repaired == 1, stats.concealed > 0),
+                (1, repaired, concealed),
+                "{stats:?}"
+            );
+            assert_eq!(count(&pulled[10..], Pulled::Silence), 0);
+        }
+    }
+
+    #[test]
+    fn who_sends_nothing_fades_within_120_ms_and_costs_nothing_then() {
+        let mut jitter = new();
+        let pulled = play(&mut jitter, steadily(packets(50, 0)), 3_000);
+        let calls = jitter.decoder_calls();
+
+        let last = pulled.iter().rposition(|(pulled, _)| *pulled != Pulled::Silence).unwrap();
+        let spoken = pulled.iter().rposition(|(pulled, _)| *pulled == Pulled::Speech).unwrap();
+        let loudest = pulled[last].1.iter().fold(0.0_f32, |most, sample| most.max(sample.abs()));
+
+        assert!((8..=12).contains(&(last - spoken)) && loudest < 0.05, "{} blocks, {loudest}", last - spoken);
+        assert_eq!(jitter.playing(), None);
+        let mut block = [1.0; BLOCK];
+        assert_eq!(jitter.pull(Duration::from_secs(4), &mut block), Pulled::Silence);
+        assert_eq!((jitter.decoder_calls(), block), (calls, SILENCE));
+    }
+
+    #[test]
+    fn a_pause_is_not_a_loss() {
+        let mut jitter = new();
+        // As the coder does in silence: the time goes on, the sequence does not.
+        let mut arrivals = steadily(packets(150, 0));
+        arrivals.drain(60..100);
+        for (_, packet) in &mut arrivals[60..] {
+            packet.sequence = packet.sequence.wrapping_sub(40);
+        }
+
+        let pulled = play(&mut jitter, arrivals, 3_000);
+
+        let stats = jitter.stats();
+        assert_eq!((stats.lost, stats.late, stats.decoded > 107), (0, 0, true), "{stats:?}");
+        assert!(count(&pulled[130..190], Pulled::Silence) > 50);
+        assert_eq!(count(&pulled[215..290], Pulled::Speech), 75);
+    }
+
+    #[test]
+    fn a_sender_that_begins_anew_is_heard_at_once() {
+        let mut jitter = new();
+        let mut arrivals = steadily(packets(200, 0));
+        for (slot, (_, packet)) in arrivals[100..].iter_mut().enumerate() {
+            packet.sequence = packet.sequence.wrapping_add(20_000);
+            packet.time = 777_000_000 + (slot * SLOT) as u32;
+        }
+
+        let pulled = play(&mut jitter, arrivals, 4_000);
+
+        assert_eq!(jitter.stats().restarted, 1);
+        assert_eq!(count(&pulled[210..], Pulled::Speech), 190, "{:?}", jitter.stats());
+    }
+
+    #[test]
+    fn the_delay_grows_with_the_network_s_and_shrinks_again_by_steps_of_at_most_10_ms() {
+        let mut jitter = new();
+        let mut arrivals = steadily(packets(1_500, 0));
+        let mut chance = 1_u64;
+        for (slot, (at, _)) in arrivals.iter_mut().enumerate() {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *at += if (200..500).contains(&slot) { (chance >> 33) % 120 } else { 0 };
+        }
+        let mut arrivals = arrivals.into_iter();
+        let mut delays = Vec::new();
+        let mut waiting: Vec<(u64, SoundPacket)> = Vec::new();
+        let mut before = None;
+        for step in 0..3_000_u64 {
+            waiting.extend(arrivals.by_ref().take(usize::from(step % 2 == 0)));
+            let now = step * 10;
+            for (_, packet) in waiting.extract_if(.., |(at, _)| *at <= now) {
+                jitter.put(packet, Duration::from_millis(now));
+            }
+            let mut block = SILENCE;
+            let pulled = jitter.pull(Duration::from_millis(now), &mut block);
+            let next = jitter.playing();
+            if let (Some(next), Some(before), Pulled::Speech) = (next, before, pulled) {
+                let moved = i64::from(u32::wrapping_sub(next, before) as i32) - BLOCK as i64;
+                assert!(moved.abs() <= 10 * MS, "{moved} samples at {now} ms");
+            }
+            before = next;
+            delays.push(jitter.delay().as_millis());
+        }
+
+        assert!((90..=150).contains(&delays[990]), "{} ms on the bad network", delays[990]);
+        assert!(delays[2_900] <= 30, "{} ms on the good network", delays[2_900]);
+        assert!(jitter.stats().stretched > 10);
+    }
+
+    #[test]
+    fn packets_of_10_and_of_60_ms_and_of_two_channels_are_played() {
+        for (length, step_ms) in [(480, 10), (2_880, 60)] {
+            let mut encoder =
+                ::opus::Encoder::new(RATE_HZ, ::opus::Channels::Stereo, ::opus::Application::Audio).unwrap();
+            let sound: Vec<f32> = (0..100).flat_map(voice).flat_map(|sample| [sample, sample]).collect();
+            let arrivals: Vec<(u64, SoundPacket)> = sound
+                .chunks_exact(2 * length)
+                .enumerate()
+                .map(|(n, part)| {
+                    let data = Bytes::from(encoder.encode_vec_float(part, 1_400).unwrap());
+                    let packet =
+                        SoundPacket { data, sequence: n as u16, time: (n * length) as u32, level: None };
+                    (n as u64 * step_ms, packet)
+                })
+                .collect();
+            let mut jitter = new();
+
+            let pulled = play(&mut jitter, arrivals, 1_900);
+
+            assert_eq!(count(&pulled[15..], Pulled::Speech), 175, "{length}: {:?}", jitter.stats());
+        }
+    }
+
+    #[test]
+    fn of_too_many_packets_the_oldest_go() {
+        let mut jitter = new();
+        for packet in packets(CAPACITY + 20, 0) {
+            jitter.put(packet, Duration::from_millis(500));
+        }
+
+        assert_eq!((jitter.waiting.len(), jitter.stats().overflowed), (CAPACITY, 20));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put { data: Vec<u8>, sequence: u16, time: u32 },
+        Next { data: Vec<u8>, sequence: u16, time: u32 },
+        Pull(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let data = || prop::collection::vec(any::<u8>(), 0..1_600);
+        prop_oneof![
+            (data(), any::<u16>(), any::<u32>()).prop_map(|(data, sequence, time)| Step::Put {
+                data,
+                sequence,
+                time
+            }),
+            (data(), 0_u16..4, 0_u32..6_000).prop_map(|(data, sequence, time)| Step::Next {
+                data,
+                sequence,
+                time
+            }),
+            (0_u64..40).prop_map(Step::Pull),
+            (0_u64..40).prop_map(Step::Pull),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_it_is_bounded_and_finite(steps in prop::collection::vec(step(), 1..200)) {
+            let mut jitter = new();
+            let (mut now, mut last) = (Duration::ZERO, (0_u16, 0_u32));
+            let mut block = SILENCE;
+            for step in steps {
+                match step {
+                    Step::Put { data, sequence, time } => {
+                        last = (sequence, time);
+                        jitter.put(SoundPacket { data: data.into(), sequence, time, level: None }, now);
+                    }
+                    Step::Next { data, sequence, time } => {
+                        last = (last.0.wrapping_add(sequence), last.1.wrapping_add(time));
+                        jitter.put(SoundPacket { data: data.into(), sequence: last.0, time: last.1, level: None }, now);
+                    }
+                    Step::Pull(ms) => {
+                        now += Duration::from_millis(ms);
+                        jitter.pull(now, &mut block);
+                        prop_assert!(block.iter().all(|sample| sample.is_finite()));
+                    }
+                }
+                prop_assert!(jitter.waiting.len() <= CAPACITY);
+                prop_assert!(jitter.samples.len() <= LONGEST + 2 * BLOCK);
+            }
+        }
     }
 }
