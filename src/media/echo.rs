@@ -1,4 +1,4 @@
-//! The microphone's sound without what the speaker played, without noise and evenly loud; and whether somebody speaks.
+//! The microphone's sound without the speaker's, without noise and evenly loud; and whether somebody speaks.
 
 use super::sound::{Block, RATE_HZ, SILENCE};
 use sonora::config::{

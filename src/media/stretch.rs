@@ -1,10 +1,10 @@
-//! Makes sound shorter or longer by one period of itself, faded where it is alike (overlap-add): nothing clicks.
+//! Makes sound shorter or longer by a period of itself, faded where it is alike (overlap-add): nothing clicks.
 
 /// Samples over which two like passages are faded into each other: 5 ms.
 const FADE: usize = 240;
 /// A period is 2.5 to 10 ms long: one or more of a voice's own.
 const PERIODS: std::ops::RangeInclusive<usize> = 120..=480;
-/// The search looks at each fourth period and each eighth sample, at seams 1.25 ms apart; then closely around the best.
+/// The search looks at each fourth period and eighth sample, each 1.25 ms; then closely around the best.
 const COARSE: usize = 4;
 const SPARSE: usize = 8;
 const STRIDE: usize = 60;
