@@ -1,4 +1,4 @@
-//! What a listener gets, in virtual time and with seeded chance: loss, jitter, drift, silence, echo and double talk.
+//! What a listener gets, in virtual time and with seeded chance: loss, jitter, drift, silence, echo, double talk.
 //!
 //! The figures are printed: `cargo test --test sound -- --nocapture`. The speech is made by `espeak-ng`.
 
@@ -213,7 +213,11 @@ fn drift(ppm: f64) {
         assert_eq!(pulled, Pulled::Speech, "at {now:?}");
         if let Some(last) = last {
             widest = widest.max((i64::from(next.wrapping_sub(last) as i32) - BLOCK as i64).abs());
+            for (a, b) in std::iter::once(&before).chain(&block).zip(&block) {
+                steepest = steepest.max((a - b).abs());
+            }
         }
+        before = block[BLOCK - 1];
         last = Some(next);
         while expected_from + 4_800 < u64::from(next) {
             expected.pop_front();
@@ -224,10 +228,6 @@ fn drift(ppm: f64) {
             exact += 1;
         } else {
             joined += 1;
-        }
-        for sample in block {
-            steepest = steepest.max((sample - before).abs());
-            before = sample;
         }
     }
     let stats = jitter.stats();
@@ -242,6 +242,79 @@ fn drift(ppm: f64) {
     // 360 ms, by steps of 2.5 to 10 ms, each seen in at most two blocks.
     assert!((36..=144).contains(&stats.stretched) && joined <= 2 * stats.stretched, "{joined} {stats:?}");
     assert_eq!((stats.late, stats.lost, stats.concealed, stats.overflowed), (0, 0, 0, 0), "{stats:?}");
+}
+
+#[test]
+fn the_delay_follows_the_network_by_steps_of_at_most_10_ms() {
+    let said = speech("en-us", 160, TEXT);
+    let said: Vec<f32> = said.into_iter().cycle().take(60 * RATE_HZ as usize).collect();
+    let mut chance = Chance(7);
+    let mut arrivals: Vec<(Duration, SoundPacket)> = packets(&said, 0)
+        .into_iter()
+        .enumerate()
+        .filter_map(|(slot, packet)| {
+            let late = if (100..500).contains(&slot) { 0.12 * chance.next() } else { 0.0 };
+            Some((Duration::from_millis(20 * slot as u64) + Duration::from_secs_f64(late), packet?))
+        })
+        .collect();
+    arrivals.sort_by_key(|(at, _)| *at);
+
+    let mut jitter = jitter();
+    let mut arrived = arrivals.into_iter().peekable();
+    let (mut block, mut before, mut widest) = ([0.0; BLOCK], None, 0);
+    let mut delays = Vec::new();
+    for step in 0..6_000 {
+        let now = Duration::from_millis(10 * step);
+        while let Some((at, packet)) = arrived.next_if(|(at, _)| *at <= now) {
+            jitter.put(packet, at);
+        }
+        let pulled = jitter.pull(now, &mut block);
+        let next = jitter.playing();
+        // Between two blocks of speech; what is made up may become added delay.
+        if let (Some(next), Some(before), Pulled::Speech) = (next, before, pulled) {
+            let moved: i32 = u32::wrapping_sub(next, before) as i32 - BLOCK as i32;
+            widest = widest.max(moved.abs());
+        }
+        before = next.filter(|_| pulled == Pulled::Speech);
+        delays.push(jitter.delay().as_millis());
+    }
+
+    let (good, bad, better) = (delays[190], delays[990], delays[5_900]);
+    eprintln!(
+        "delay {good} ms, {bad} ms under jitter of 0-120 ms, {better} ms after it; {:?}",
+        jitter.stats()
+    );
+    assert!(good <= 30 && (100..=150).contains(&bad) && better <= 30);
+    assert!(widest <= BLOCK as i32, "a jump of {widest} samples");
+}
+
+#[test]
+fn a_network_that_becomes_100_ms_slower_at_once_is_heard_again_when_it_delivers() {
+    let said = speech("en-us", 160, TEXT);
+    let said: Vec<f32> = said.into_iter().cycle().take(10 * RATE_HZ as usize).collect();
+    let mut jitter = jitter();
+    let mut waiting = Vec::new();
+    let mut sent = packets(&said, 0).into_iter().enumerate();
+    let mut block = [0.0; BLOCK];
+    let mut unheard = Vec::new();
+    for step in 0..1_000_u64 {
+        if step % 2 == 0
+            && let Some((slot, Some(packet))) = sent.next()
+        {
+            waiting.push((step + if slot < 200 { 0 } else { 10 }, packet));
+        }
+        let now = Duration::from_millis(10 * step);
+        for (_, packet) in waiting.extract_if(.., |(at, _)| *at <= step) {
+            jitter.put(packet, now);
+        }
+        if jitter.pull(now, &mut block) != Pulled::Speech && step > 20 {
+            unheard.push(step * 10);
+        }
+    }
+
+    eprintln!("100 ms slower at 4000 ms: not heard at {unheard:?} ms, {:?}", jitter.stats());
+    assert!(unheard.iter().all(|ms| (4_000..4_150).contains(ms)), "{unheard:?}");
+    assert_eq!(jitter.stats().late, 0);
 }
 
 /// A room between speaker and microphone: 60 ms of way, then reflections that decay, 60 dB in 300 ms.

@@ -1,5 +1,6 @@
 //! TRANSFORMS: bytes into bytes. No clock, thread, file, network or randomness; `unsafe` nowhere.
 
+pub mod arrivals;
 pub mod assemble;
 pub mod canvas;
 pub mod compose;

@@ -1,4 +1,4 @@
-//! Opus (RFC 6716) as calls need it (RFC 7587): one channel, forward error correction, discontinuous transmission.
+//! Opus (RFC 6716) as calls need it (RFC 7587): one channel, forward error correction, nothing sent in silence.
 
 use super::sound::{Level, RATE_HZ, SLOT};
 use bytes::Bytes;
@@ -43,7 +43,7 @@ impl Encoder {
         Ok(Self { codec, packet: [0; LARGEST_FRAME], sends_all: false })
     }
 
-    /// How many packets in a hundred the receivers lose: the more, the more of each packet repairs the one before.
+    /// How many packets in a hundred the receivers lose: the more, the more of a packet repairs the one before.
     ///
     /// # Errors
     /// None that the library documents; more than 100 is taken for 100.
@@ -79,7 +79,7 @@ impl Decoder {
         Ok(Self { codec: opus::Decoder::new(RATE_HZ, Channels::Mono)?, calls: 0 })
     }
 
-    /// Decodes the packet into the front of `out`; answers how many samples there are, at most [`LONGEST`].
+    /// Decodes the packet into the front of `out`; answers how many samples that are, at most [`LONGEST`].
     ///
     /// # Errors
     /// It is no Opus packet, or longer than `out`; the packets after it can be decoded all the same.
@@ -101,7 +101,7 @@ impl Decoder {
         self.codec.decode_float(next_packet, out, true).map(drop)
     }
 
-    /// Fills `out` (a multiple of [`STEP`], at most [`LONGEST`]) with what may have followed; fades in the long run.
+    /// Fills `out` (a multiple of [`STEP`], at most [`LONGEST`]) with what may have followed; fades in time.
     ///
     /// # Errors
     /// The length of `out` is not as said.

@@ -1,10 +1,10 @@
-//! Makes sound shorter or longer by one period of itself (overlap-add at a seam of like sounds), so that no click is heard.
+//! Makes sound shorter or longer by a period of itself, faded where it is alike (overlap-add): nothing clicks.
 
 /// Samples over which two like passages are faded into each other: 5 ms.
 const FADE: usize = 240;
 /// A period is 2.5 to 10 ms long: one or more of a voice's own.
 const PERIODS: std::ops::RangeInclusive<usize> = 120..=480;
-/// The search looks at each fourth period and each eighth sample, at seams 1.25 ms apart; then closely around the best.
+/// The search looks at each fourth period and eighth sample, each 1.25 ms; then closely around the best.
 const COARSE: usize = 4;
 const SPARSE: usize = 8;
 const STRIDE: usize = 60;
@@ -24,28 +24,20 @@ pub struct Seam {
 impl Seam {
     /// The best seam in `samples`; `None` if they are too few (under 7.5 ms).
     pub fn find(samples: &[f32]) -> Option<Self> {
-        let mut best: Option<Self> = None;
-        let mut consider = |at: usize, period: usize, sparse: usize| {
-            if at + period + FADE <= samples.len() {
-                let likeness = likeness(&samples[at..at + FADE], &samples[at + period..][..FADE], sparse);
-                if best.is_none_or(|best| likeness > best.likeness) {
-                    best = Some(Self { at, period, likeness });
-                }
-            }
-            best
-        };
-        let mut found = None;
-        for at in (0..samples.len()).step_by(STRIDE) {
-            for period in PERIODS.step_by(COARSE) {
-                found = consider(at, period, SPARSE);
-            }
-        }
-        let rough = found?;
-        let near = rough.period.saturating_sub(COARSE)..=rough.period + COARSE;
-        near.filter(|period| PERIODS.contains(period) && rough.at + period + FADE <= samples.len())
-            .map(|period| {
-                let (first, second) = (&samples[rough.at..], &samples[rough.at + period..]);
-                Self { at: rough.at, period, likeness: likeness(&first[..FADE], &second[..FADE], 1) }
+        let anywhere = (0..samples.len()).step_by(STRIDE);
+        let rough = anywhere.flat_map(|at| PERIODS.step_by(COARSE).map(move |period| (at, period)));
+        let Self { at, period, .. } = Self::best(samples, rough, SPARSE)?;
+        let near = period.saturating_sub(COARSE)..=period + COARSE;
+        let near = near.filter(|period| PERIODS.contains(period)).map(|period| (at, period));
+        Self::best(samples, near, 1)
+    }
+
+    fn best(samples: &[f32], places: impl Iterator<Item = (usize, usize)>, sparse: usize) -> Option<Self> {
+        places
+            .filter(|(at, period)| at + period + FADE <= samples.len())
+            .map(|(at, period)| {
+                let (first, second) = (&samples[at..at + FADE], &samples[at + period..at + period + FADE]);
+                Self { at, period, likeness: likeness(first, second, sparse) }
             })
             .max_by(|a, b| a.likeness.total_cmp(&b.likeness))
     }
@@ -64,8 +56,8 @@ impl Seam {
         let again: Vec<f32> = samples[self.at..self.at + self.period].to_vec();
         let (first, second) = (self.at, self.at + self.period);
         let blend: Vec<f32> = (0..FADE).map(|n| faded(samples[second + n], samples[first + n], n)).collect();
-        // first period, then from the second passage back into the first one.
         samples.splice(first..first, again);
+        // Where the first passage comes the second time, it begins as the second one would have.
         samples[second..second + FADE].copy_from_slice(&blend);
     }
 }
