@@ -281,13 +281,15 @@ impl Session {
             Ok(Err(error)) => return error,
             Err(_) => return anyhow::anyhow!("no description within {DISCONNECTED_LIMIT:?}"),
         };
+        // None of them ends; the order is that in which they look whether there is something to do: sound first.
         let end = tokio::select! {
+            biased;
             end = self.signal(described, heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
             end = self.pass_on(heard.feedback) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
-            end = self.receive_video(heard.video, inlet.sinks.video) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
+            end = self.receive_video(heard.video, inlet.sinks.video) => end,
         };
         match end {
             Err(error) => error,
