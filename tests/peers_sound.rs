@@ -262,8 +262,8 @@ async fn without_clocks_a_time_is_that_of_the_latest_packet() {
 #[tokio::test]
 async fn lost_sound_is_not_asked_for_again() {
     let offer =
-        CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 transport-cc\na=rtcp-fb:111 nack");
-    let mut side = Side::new(Role::Answer(offer.replace('\n', "\r\n")));
+        CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack");
+    let mut side = Side::new(Role::Answer(offer));
 
     let PeerEvent::Answer(answer) = side.state().await else { panic!("an answer first") };
 
@@ -271,6 +271,21 @@ async fn lost_sound_is_not_asked_for_again() {
     assert!(!answer.contains("a=rtcp-fb:111 nack"), "{answer}");
     let fmtp = answer.lines().find(|line| line.starts_with("a=fmtp:111")).unwrap();
     assert!(fmtp.contains("useinbandfec=1"), "{fmtp}");
+}
+
+#[tokio::test]
+async fn who_only_talks_or_only_listens_is_answered_in_kind() {
+    for (offered, answered) in [("sendrecv", "sendrecv"), ("sendonly", "recvonly"), ("recvonly", "sendonly")]
+    {
+        // The first section is the sound.
+        let offer = CHROMIUM.replacen("a=sendrecv", &format!("a={offered}"), 1);
+        let mut side = Side::new(Role::Answer(offer));
+
+        let PeerEvent::Answer(answer) = side.state().await else { panic!("an answer first") };
+
+        let sound = answer.split("m=").find(|section| section.starts_with("audio")).unwrap();
+        assert!(sound.contains(&format!("a={answered}\r\n")), "{offered}: {sound}");
+    }
 }
 
 async fn picture_without_sound(mut left: Side, mut right: Side) {
