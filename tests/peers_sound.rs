@@ -7,6 +7,7 @@ mod side;
 
 use bytes::Bytes;
 use parlor::link::peer::Kind;
+use parlor::media::Packet;
 use parlor::media::sound::{Level, SLOT, SoundPacket};
 use parlor::room::{PeerEvent, Role};
 use side::{CHROMIUM, Camera, LIMIT, Network, Side, connect, connect_with};
@@ -68,6 +69,37 @@ async fn sound_overtakes_a_picture_that_waits() {
     assert!(carried.len() > 2, "a picture of several packets: {carried:?}");
     assert_eq!(carried[0], OPUS_TYPE, "{carried:?}");
     assert!(!carried[1..].contains(&OPUS_TYPE), "{carried:?}");
+}
+
+#[tokio::test]
+async fn sound_passes_between_the_packets_of_a_picture() {
+    let network = Network::new(u64::MAX).await;
+    let (left, _right) = connect(Some(&network)).await;
+    let mut microphone = Microphone::new(14);
+    // More packets than webrtc takes at once: the connection waits in the middle of it.
+    let data: Vec<u8> =
+        [0, 0, 0, 1, 0x65].into_iter().chain((0..600_000).map(|byte| byte as u8 | 1)).collect();
+    let picture = Packet { data: data.into(), keyframe: true, time: 0 };
+    let picture_type = 102;
+    let is_picture = |carried: &[u8]| carried.contains(&picture_type);
+
+    assert!(left.peer.send(&Arc::new(picture)));
+
+    let passed = timeout(LIMIT, async {
+        loop {
+            tokio::task::yield_now().await;
+            let carried = network.carried.lock().unwrap().clone();
+            let mut by_sound = carried.split(|payload_type| *payload_type == OPUS_TYPE);
+            if is_picture(by_sound.next().unwrap()) {
+                assert!(left.peer.send_sound(&microphone.hear()));
+            }
+            // A retransmission would be of another type.
+            if by_sound.any(is_picture) {
+                break;
+            }
+        }
+    });
+    assert!(passed.await.is_ok(), "the sound waited for the whole picture");
 }
 
 #[tokio::test]

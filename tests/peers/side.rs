@@ -111,6 +111,25 @@ impl Side {
         }
     }
 
+    /// The losses that were reported and not asked for yet.
+    pub fn told_losses(&mut self) -> Vec<u8> {
+        self.listen();
+        self.losses.drain(..).collect()
+    }
+
+    /// The times that were reported and not asked for yet.
+    pub fn told_times(&mut self) -> Vec<Time> {
+        self.listen();
+        self.times.drain(..).collect()
+    }
+
+    /// Takes the reports that are there.
+    fn listen(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(report);
+        }
+    }
+
     /// Keeps what a report says until the test asks for it.
     fn note(&mut self, report: Report) -> Option<PeerEvent> {
         match report {
@@ -156,9 +175,7 @@ impl Side {
 
     /// Whether one was asked for since the last time.
     pub fn wants_keyframe(&mut self) -> bool {
-        while let Ok(report) = self.reports.try_recv() {
-            self.note(report);
-        }
+        self.listen();
         std::mem::take(&mut self.wanted)
     }
 }
