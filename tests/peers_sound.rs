@@ -307,8 +307,12 @@ async fn lost_sound_is_not_asked_for_again() {
 
 #[tokio::test]
 async fn who_only_talks_or_only_listens_is_answered_in_kind() {
-    for (offered, answered) in [("sendrecv", "sendrecv"), ("sendonly", "recvonly"), ("recvonly", "sendonly")]
-    {
+    for (offered, answered) in [
+        ("sendrecv", "sendrecv"),
+        ("sendonly", "recvonly"),
+        ("recvonly", "sendonly"),
+        ("inactive", "inactive"),
+    ] {
         // The first section is the sound.
         let offer = CHROMIUM.replacen("a=sendrecv", &format!("a={offered}"), 1);
         let mut side = Side::new(Role::Answer(offer));

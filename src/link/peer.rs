@@ -22,6 +22,7 @@ use connection::{Ears, Heard};
 use feedback::Feedback;
 pub use kind::Kind;
 use outgoing::Channel;
+use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -313,11 +314,19 @@ impl Session {
                 ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
                 let wanted = [Kind::Video, Kind::Sound].into_iter().filter(|kind| kind.is_wanted(&sdp));
                 let wanted: Vec<_> = wanted.collect();
-                let offer = RTCSessionDescription::offer(sdp).context("read the offer")?;
+                let offer = RTCSessionDescription::offer(sdp.clone()).context("read the offer")?;
                 self.connection.set_remote_description(offer).await.context("apply the offer")?;
                 // Only after the offer: webrtc then pairs it with the offered section.
                 for kind in wanted {
                     channels.push(self.channel(kind).await?);
+                }
+                // By itself webrtc would want to receive there, which no answer may (RFC 3264, section 6.1).
+                for transceiver in self.connection.get_transceivers().await {
+                    let mid = transceiver.mid().await.ok().flatten();
+                    if mid.is_some_and(|mid| kind::is_inactive(&sdp, &mid)) {
+                        let inactive = transceiver.set_direction(RTCRtpTransceiverDirection::Inactive);
+                        inactive.await.context("keep out of an inactive section")?;
+                    }
                 }
                 let answer = self.connection.create_answer(None).await.context("make an answer")?;
                 let sdp = answer.sdp.clone();

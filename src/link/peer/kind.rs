@@ -33,6 +33,15 @@ impl Kind {
     }
 }
 
+/// Whether the section `mid` of this SDP is for nobody's media.
+pub(super) fn is_inactive(sdp: &str, mid: &str) -> bool {
+    sdp.split("\nm=").skip(1).any(|section| {
+        let mut lines = section.lines().map(str::trim_end);
+        let is_it = lines.clone().any(|line| line.strip_prefix("a=mid:") == Some(mid));
+        is_it && lines.any(|line| line == "a=inactive")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
