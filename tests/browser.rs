@@ -131,9 +131,12 @@ impl Seen {
         let near = |frequency: f64, wanted: f64| (frequency - wanted).abs() < wanted / 20.0;
         let heard = self.browser["sound"]["frequency"].as_f64().unwrap_or_default();
         let frames = self.browser["frames"].as_u64().unwrap_or_default();
+        // When it plays what, by our clock: it knows that from our reports only.
+        let playout = self.browser["sound"]["playout"].as_array();
         near(self.frequency, theirs)
             && near(heard, ours)
             && frames > 10
+            && playout.is_some_and(|times| times.len() == 2 && times.iter().all(Value::is_number))
             && self.pictures > 10
             // Half of full scale is a sine 9 dB below it.
             && self.level.is_some_and(|level| (5..=15).contains(&level.below_full_db))
