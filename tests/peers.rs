@@ -244,7 +244,7 @@ async fn a_connection_to_which_nobody_listens_still_closes() {
 async fn a_browser_that_offers_sound_and_picture_is_answered_with_both() {
     let _alone = ALONE.lock().await;
 
-    let mut side = Side::new(Role::Answer(CHROMIUM.replace('\n', "\r\n")));
+    let mut side = Side::new(Role::Answer(CHROMIUM.into()));
 
     let PeerEvent::Answer(answer) = side.state().await else { panic!("an answer first") };
     let media: Vec<_> = answer.lines().filter(|line| line.starts_with("m=")).collect();

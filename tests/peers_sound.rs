@@ -7,6 +7,7 @@ mod side;
 
 use bytes::Bytes;
 use parlor::link::peer::Kind;
+use parlor::media::Packet;
 use parlor::media::sound::{Level, SLOT, SoundPacket};
 use parlor::room::{PeerEvent, Role};
 use side::{CHROMIUM, Camera, LIMIT, Network, Side, connect, connect_with};
@@ -16,6 +17,8 @@ use tokio::time::{interval, timeout};
 
 const OPUS: &str = "opus/48000/2";
 const H264: &str = "H264/90000";
+/// Payload type of the sound that we offer.
+const OPUS_TYPE: u8 = 111;
 
 #[tokio::test]
 async fn sound_arrives_bit_exact_with_its_level_both_ways() {
@@ -52,7 +55,8 @@ async fn picture_and_sound_of_one_connection_arrive_together() {
 
 #[tokio::test]
 async fn sound_overtakes_a_picture_that_waits() {
-    let (left, mut right) = connect(None).await;
+    let network = Network::new(u64::MAX).await;
+    let (left, mut right) = connect(Some(&network)).await;
     let (picture, sound) = (Camera::new(4).shoot(), Microphone::new(4).hear());
 
     // This runtime has one thread: the connection sees both at once.
@@ -61,7 +65,41 @@ async fn sound_overtakes_a_picture_that_waits() {
 
     right.unit().await;
     right.sound().await;
-    assert_eq!(*right.order.lock().unwrap(), [Kind::Sound, Kind::Video]);
+    let carried = network.carried.lock().unwrap();
+    assert!(carried.len() > 2, "a picture of several packets: {carried:?}");
+    assert_eq!(carried[0], OPUS_TYPE, "{carried:?}");
+    assert!(!carried[1..].contains(&OPUS_TYPE), "{carried:?}");
+}
+
+#[tokio::test]
+async fn sound_passes_between_the_packets_of_a_picture() {
+    let network = Network::new(u64::MAX).await;
+    let (left, _right) = connect(Some(&network)).await;
+    let mut microphone = Microphone::new(14);
+    // More packets than webrtc takes at once: the connection waits in the middle of it.
+    let data: Vec<u8> =
+        [0, 0, 0, 1, 0x65].into_iter().chain((0..600_000).map(|byte| byte as u8 | 1)).collect();
+    let picture = Packet { data: data.into(), keyframe: true, time: 0 };
+    let picture_type = 102;
+    let is_picture = |carried: &[u8]| carried.contains(&picture_type);
+
+    assert!(left.peer.send(&Arc::new(picture)));
+
+    let passed = timeout(LIMIT, async {
+        loop {
+            tokio::task::yield_now().await;
+            let carried = network.carried.lock().unwrap().clone();
+            let mut by_sound = carried.split(|payload_type| *payload_type == OPUS_TYPE);
+            if is_picture(by_sound.next().unwrap()) {
+                assert!(left.peer.send_sound(&microphone.hear()));
+            }
+            // A retransmission would be of another type.
+            if by_sound.any(is_picture) {
+                break;
+            }
+        }
+    });
+    assert!(passed.await.is_ok(), "the sound waited for the whole picture");
 }
 
 #[tokio::test]
@@ -256,8 +294,8 @@ async fn without_clocks_a_time_is_that_of_the_latest_packet() {
 #[tokio::test]
 async fn lost_sound_is_not_asked_for_again() {
     let offer =
-        CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 transport-cc\na=rtcp-fb:111 nack");
-    let mut side = Side::new(Role::Answer(offer.replace('\n', "\r\n")));
+        CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack");
+    let mut side = Side::new(Role::Answer(offer));
 
     let PeerEvent::Answer(answer) = side.state().await else { panic!("an answer first") };
 
@@ -265,6 +303,25 @@ async fn lost_sound_is_not_asked_for_again() {
     assert!(!answer.contains("a=rtcp-fb:111 nack"), "{answer}");
     let fmtp = answer.lines().find(|line| line.starts_with("a=fmtp:111")).unwrap();
     assert!(fmtp.contains("useinbandfec=1"), "{fmtp}");
+}
+
+#[tokio::test]
+async fn who_only_talks_or_only_listens_is_answered_in_kind() {
+    for (offered, answered) in [
+        ("sendrecv", "sendrecv"),
+        ("sendonly", "recvonly"),
+        ("recvonly", "sendonly"),
+        ("inactive", "inactive"),
+    ] {
+        // The first section is the sound.
+        let offer = CHROMIUM.replacen("a=sendrecv", &format!("a={offered}"), 1);
+        let mut side = Side::new(Role::Answer(offer));
+
+        let PeerEvent::Answer(answer) = side.state().await else { panic!("an answer first") };
+
+        let sound = answer.split("m=").find(|section| section.starts_with("audio")).unwrap();
+        assert!(sound.contains(&format!("a={answered}\r\n")), "{offered}: {sound}");
+    }
 }
 
 async fn picture_without_sound(mut left: Side, mut right: Side) {

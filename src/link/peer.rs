@@ -22,6 +22,7 @@ use connection::{Ears, Heard};
 use feedback::Feedback;
 pub use kind::Kind;
 use outgoing::Channel;
+use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -281,13 +282,15 @@ impl Session {
             Ok(Err(error)) => return error,
             Err(_) => return anyhow::anyhow!("no description within {DISCONNECTED_LIMIT:?}"),
         };
+        // None of them ends; the order is that in which they look whether there is something to do: sound first.
         let end = tokio::select! {
+            biased;
             end = self.signal(described, heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
             end = self.pass_on(heard.feedback) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
-            end = self.receive_video(heard.video, inlet.sinks.video) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
+            end = self.receive_video(heard.video, inlet.sinks.video) => end,
         };
         match end {
             Err(error) => error,
@@ -311,11 +314,19 @@ impl Session {
                 ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
                 let wanted = [Kind::Video, Kind::Sound].into_iter().filter(|kind| kind.is_wanted(&sdp));
                 let wanted: Vec<_> = wanted.collect();
-                let offer = RTCSessionDescription::offer(sdp).context("read the offer")?;
+                let offer = RTCSessionDescription::offer(sdp.clone()).context("read the offer")?;
                 self.connection.set_remote_description(offer).await.context("apply the offer")?;
                 // Only after the offer: webrtc then pairs it with the offered section.
                 for kind in wanted {
                     channels.push(self.channel(kind).await?);
+                }
+                // By itself webrtc would want to receive there, which no answer may (RFC 3264, section 6.1).
+                for transceiver in self.connection.get_transceivers().await {
+                    let mid = transceiver.mid().await.ok().flatten();
+                    if mid.is_some_and(|mid| kind::is_inactive(&sdp, &mid)) {
+                        let inactive = transceiver.set_direction(RTCRtpTransceiverDirection::Inactive);
+                        inactive.await.context("keep out of an inactive section")?;
+                    }
                 }
                 let answer = self.connection.create_answer(None).await.context("make an answer")?;
                 let sdp = answer.sdp.clone();

@@ -1,5 +1,5 @@
-// A browser as a member of a room: takes `desired` documents, signals over MQTT, sends its camera to every member and
-// shows theirs. Of two members the one with the smaller id makes every offer.
+// A browser as a member of a room: takes `desired` documents, signals over MQTT, sends its camera and its
+// microphone to every member, shows and hears theirs. Of two members the one with the smaller id makes every offer.
 
 const CONNECT_TIME = 3000; // ms, as the kiosk's
 const BACK_OFF = [500, 30000]; // ms, growing twofold
@@ -52,7 +52,7 @@ export class Member {
   }
 }
 
-class Peer {
+export class Peer {
   constructor(member, id) {
     Object.assign(this, { member, id, session: null, seq: 0, heard: new Map(), early: [], attempts: 0 });
     this.offers = member.id < id;
@@ -121,6 +121,7 @@ class Peer {
     };
     connection.ontrack = ({ track }) => {
       if (track.kind === 'video') this.video.srcObject = new MediaStream([track]);
+      else this.ear = new window.Ear(track);
     };
     connection.onconnectionstatechange = () => {
       this.member.log.push(`${this.id}: ${connection.connectionState}`);
@@ -134,7 +135,8 @@ class Peer {
   close() {
     clearTimeout(this.timer);
     this.connection?.close();
-    this.connection = null;
+    this.ear?.close();
+    this.connection = this.ear = null;
     this.session = null;
   }
 
@@ -144,10 +146,11 @@ class Peer {
     this.video.remove();
   }
 
-  /** What has been received of the other side's picture so far. */
+  /** What has been received of the other side's picture and sound so far. */
   async received() {
     const report = this.connection ? [...(await this.connection.getStats()).values()] : [];
     const video = report.find((entry) => entry.type === 'inbound-rtp' && entry.kind === 'video');
+    const sound = report.find((entry) => entry.type === 'inbound-rtp' && entry.kind === 'audio');
     const codec = report.find((entry) => entry.id === video?.codecId);
     return {
       session: this.session,
@@ -157,6 +160,17 @@ class Peer {
       keyframes: video?.keyFramesDecoded ?? 0,
       width: this.video.videoWidth,
       height: this.video.videoHeight,
+      sound: sound && {
+        codec: report.find((entry) => entry.id === sound.codecId)?.mimeType,
+        packets: sound.packetsReceived,
+        lost: sound.packetsLost,
+        concealed: sound.concealedSamples,
+        samples: sound.totalSamplesReceived,
+        level: sound.audioLevel, // of the samples, 0 to 1
+        delay: sound.jitterBufferDelay / sound.jitterBufferEmittedCount, // s
+        playout: [video, sound].map((entry) => entry?.estimatedPlayoutTimestamp), // ms on the sender's clock
+        ...this.ear?.hear(),
+      },
     };
   }
 }

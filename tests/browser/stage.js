@@ -120,19 +120,20 @@ export class Stage {
     });
   }
 
-  /** A browser page that is member `id`, with a camera and a microphone. */
-  async member(id) {
+  /** A browser page that is member `id`, with a camera and a microphone, or a `tone` (Hz) in its place. */
+  async member(id, { tone } = {}) {
     const page = await this.browser.newPage();
     page.on('pageerror', (error) => console.error(`${id}: ${error.message}`));
     await page.goto(`http://127.0.0.1:${this.pages.address().port}/`);
     await page.waitForFunction(() => window.Member);
     await page.evaluate(
-      async (options) => {
+      async ({ tone, ...options }) => {
         const video = { width: 640, height: 480, frameRate: 30 };
-        const stream = await navigator.mediaDevices.getUserMedia({ video, audio: true });
+        const stream = await navigator.mediaDevices.getUserMedia({ video, audio: !tone });
+        if (tone) stream.addTrack(window.tone(tone));
         window.member = new window.Member({ ...options, stream });
       },
-      { id, prefix: PREFIX, url: `ws://127.0.0.1:${this.webPort}` },
+      { id, tone, prefix: PREFIX, url: `ws://127.0.0.1:${this.webPort}` },
     );
     return page;
   }

@@ -39,8 +39,6 @@ pub struct Side {
     times: VecDeque<Time>,
     /// Access units the connection has offered to the sink.
     pub offered: Arc<tokio::sync::Semaphore>,
-    /// What arrived, in this order.
-    pub order: Arc<Mutex<Vec<Kind>>>,
 }
 
 /// What a sender report said.
@@ -60,19 +58,14 @@ impl Side {
         let (unit, units) = mpsc::channel(Self::ROOM);
         let (sound, sounds) = mpsc::channel(1024);
         let offered = Arc::new(tokio::sync::Semaphore::new(0));
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let (sink_offered, video_order, sound_order) = (offered.clone(), order.clone(), order.clone());
+        let sink_offered = offered.clone();
         let sinks = Sinks {
             video: Box::new(move |packet| {
                 let room = unit.try_send(packet).is_ok();
                 sink_offered.add_permits(1);
-                video_order.lock().unwrap().push(Kind::Video);
                 room
             }),
-            sound: Box::new(move |packet| {
-                sound.try_send(packet).unwrap();
-                sound_order.lock().unwrap().push(Kind::Sound);
-            }),
+            sound: Box::new(move |packet| sound.try_send(packet).unwrap()),
         };
         let clocks = Clocks::default();
         Self {
@@ -85,7 +78,6 @@ impl Side {
             losses: VecDeque::new(),
             times: VecDeque::new(),
             offered,
-            order,
         }
     }
 
@@ -116,6 +108,25 @@ impl Side {
                     self.note(report);
                 }
             }
+        }
+    }
+
+    /// The losses that were reported and not asked for yet.
+    pub fn told_losses(&mut self) -> Vec<u8> {
+        self.listen();
+        self.losses.drain(..).collect()
+    }
+
+    /// The times that were reported and not asked for yet.
+    pub fn told_times(&mut self) -> Vec<Time> {
+        self.listen();
+        self.times.drain(..).collect()
+    }
+
+    /// Takes the reports that are there.
+    fn listen(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(report);
         }
     }
 
@@ -164,9 +175,7 @@ impl Side {
 
     /// Whether one was asked for since the last time.
     pub fn wants_keyframe(&mut self) -> bool {
-        while let Ok(report) = self.reports.try_recv() {
-            self.note(report);
-        }
+        self.listen();
         std::mem::take(&mut self.wanted)
     }
 }
@@ -221,6 +230,8 @@ pub struct Network {
     /// Where they really are.
     sides: Arc<Mutex<[Option<SocketAddr>; 2]>>,
     pub lost: Arc<AtomicUsize>,
+    /// RTP packets on the way to the right side, as their payload types.
+    pub carried: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Network {
@@ -230,10 +241,11 @@ impl Network {
         let doors = [0, 1].map(|index: usize| sockets[index].local_addr().unwrap());
         let sides = Arc::new(Mutex::new([None; 2]));
         let lost = Arc::new(AtomicUsize::new(0));
+        let carried = Arc::new(Mutex::new(Vec::new()));
         for index in [0, 1] {
             // What comes in at one side's door is for that side, and leaves by the other's.
             let (inside, outside) = (sockets[index].clone(), sockets[1 - index].clone());
-            let (sides, lost) = (sides.clone(), lost.clone());
+            let (sides, lost, carried) = (sides.clone(), lost.clone(), carried.clone());
             let mut chance = 0x9e37_79b9_7f4a_7c15_u64 + index as u64;
             tokio::spawn(async move {
                 let mut buffer = [0; 2048];
@@ -245,11 +257,15 @@ impl Network {
                         lost.fetch_add(1, Ordering::Relaxed);
                         continue;
                     }
+                    let payload_type = buffer[1] & 0x7f;
+                    if index == 1 && (128..192).contains(&buffer[0]) && (96..128).contains(&payload_type) {
+                        carried.lock().unwrap().push(payload_type);
+                    }
                     let _ = outside.send_to(&buffer[..length], target).await;
                 }
             });
         }
-        Self { doors, sides, lost }
+        Self { doors, sides, lost, carried }
     }
 
     /// The candidate of side `index` as the other one is to see it.

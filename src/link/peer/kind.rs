@@ -18,16 +18,28 @@ impl Kind {
         sdp.split("\nm=").skip(1).any(|section| {
             let mut words = section.split_ascii_whitespace();
             let is_media = words.next() == Some(media);
+            let has_port = words.next() != Some("0");
+            let mut lines = section.lines().map(str::trim_end);
+            let says = |text| lines.clone().any(|line| line == text);
             // Port 0 rejects a section (RFC 3264, section 6), except where it only means "bundled" (RFC 9143, section 6).
-            let lives = words.next() != Some("0") || section.lines().any(|line| line == "a=bundle-only");
-            let receives = !section.lines().any(|line| matches!(line, "a=sendonly" | "a=inactive"));
-            let knows = section
-                .lines()
-                .filter_map(|line| line.strip_prefix("a=rtpmap:")?.split_once(' '))
-                .any(|(_, name)| name.trim_end().eq_ignore_ascii_case(codec));
+            let lives = has_port || says("a=bundle-only");
+            let receives = !says("a=sendonly") && !says("a=inactive");
+            let knows = lines.any(|line| {
+                let map = line.strip_prefix("a=rtpmap:").and_then(|map| map.split_once(' '));
+                map.is_some_and(|(_, name)| name.eq_ignore_ascii_case(codec))
+            });
             is_media && lives && receives && knows
         })
     }
+}
+
+/// Whether the section `mid` of this SDP is for nobody's media.
+pub(super) fn is_inactive(sdp: &str, mid: &str) -> bool {
+    sdp.split("\nm=").skip(1).any(|section| {
+        let mut lines = section.lines().map(str::trim_end);
+        let is_it = lines.clone().any(|line| line.strip_prefix("a=mid:") == Some(mid));
+        is_it && lines.any(|line| line == "a=inactive")
+    })
 }
 
 #[cfg(test)]
