@@ -3,6 +3,7 @@
 
 mod say;
 mod settle;
+mod sound;
 
 use super::document::{Document, Rejected};
 use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying};
@@ -33,8 +34,6 @@ const BACKLOG: usize = 64;
 /// Names of retained faults of an earlier life, kept until they are cleared; more are cleared at the next connection.
 const STALE_FAULTS: usize = 64;
 const SNAPSHOT_WIDTH: u32 = 640;
-/// Who was heard to speak counts as speaking for this long: pauses between words do not count.
-const SPEECH_PAUSE: Duration = Duration::from_millis(1200);
 
 /// Where the kiosk stands with its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -465,26 +464,6 @@ impl Room {
             Flow::Stalled => {}
         }
         self.flows.insert(member, flow);
-    }
-
-    fn speaks(&mut self, member: MemberId, now: Now) {
-        let listed = self.joined_document().is_some_and(|document| document.member(&member).is_some());
-        let muted = member == self.settings.id && self.wanted_sound().microphone != Use::Open;
-        if !listed || muted {
-            return;
-        }
-        // Who already speaks keeps the large tile until somebody new begins.
-        if self.speakers.insert(member.clone(), now.mono + SPEECH_PAUSE).is_none()
-            && member != self.settings.id
-        {
-            self.spoke_last = Some(member);
-        }
-    }
-
-    fn sound_opened(&mut self, info: SoundInfo) {
-        if self.sounds.insert(info.part.clone(), info.clone()).as_ref() != Some(&info) {
-            self.publish_info();
-        }
     }
 
     fn camera_opened(&mut self, position: Position, info: CameraInfo, now: Now) {

@@ -1,10 +1,10 @@
 //! What the screen shows, as a function of what the room knows.
 
 use super::decide::{Flow, Room, Stage};
-use super::document::{Document, Layout, Member, Mute};
+use super::document::{Document, Layout, Member};
 use super::fault::{Code, Fault, Part, Severity};
 use super::session::Link;
-use super::{Mode, Picture, Position, Scene, SoundUse, Tile, TileState, Use, layout};
+use super::{Mode, Picture, Position, Scene, Tile, TileState, Use, layout};
 use crate::geometry::Rect;
 
 impl Room {
@@ -15,19 +15,6 @@ impl Room {
         let allowed =
             !document.mute.camera && !self.clock_missing && self.settings.cameras.contains(&position);
         allowed.then_some(position)
-    }
-
-    /// What is to be done with the sound.
-    pub(super) fn wanted_sound(&self) -> SoundUse {
-        let idle = if self.selftest_until.is_some() { Use::Muted } else { Use::Closed };
-        let of = |muted: fn(&Mute) -> bool| match self.joined_document() {
-            Some(document) if muted(&document.mute) => Use::Muted,
-            Some(_) => Use::Open,
-            None => idle,
-        };
-        let may_listen = self.settings.may_listen && !self.clock_missing;
-        let microphone = if may_listen { of(|mute| mute.microphone) } else { Use::Closed };
-        SoundUse { microphone, speaker: of(|mute| mute.earphone) }
     }
 
     pub(super) fn picture(&self, tiles: &[Tile]) -> Picture {

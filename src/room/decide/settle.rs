@@ -114,30 +114,6 @@ impl Room {
         self.faults.heal_if(|fault| unwanted(&fault.part), now);
     }
 
-    fn choose_sound(&mut self, now: Now) {
-        let wanted = self.wanted_sound();
-        if wanted != self.said.sound {
-            self.said.sound = wanted;
-            self.out.push(Command::Sound(wanted));
-        }
-        if wanted.microphone != Use::Open {
-            self.speakers.remove(&self.settings.id);
-        }
-        let refused = self.joined_document().is_some_and(|document| !document.mute.microphone)
-            && !self.settings.may_listen;
-        let said = self.faults.is_active(&Part::Microphone, Code::MicrophoneNotAuthorized);
-        if refused && !said {
-            self.raise(fault(Part::Microphone, Code::MicrophoneNotAuthorized), None, now);
-        }
-        // What is not wanted is not missed.
-        let unwanted = |fault: &Fault| match fault.part {
-            Part::Microphone => wanted.microphone == Use::Closed && !refused,
-            Part::Speaker => wanted.speaker == Use::Closed,
-            _ => false,
-        };
-        self.faults.heal_if(unwanted, now);
-    }
-
     pub(super) fn say_changes(&mut self, video_members: Vec<String>, now: Now) {
         if self.said.stage != Some(self.stage) {
             self.said.stage = Some(self.stage);

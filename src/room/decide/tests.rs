@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 mod ground;
 mod pair;
+mod sound;
 
 const DAY: u64 = 1_800_000_000_000;
 const TWO: &str = r#"{"rev":1,"room":"r","members":["lobby","ward"]}"#;
