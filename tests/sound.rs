@@ -388,9 +388,9 @@ impl Room {
     }
 }
 
-/// What goes along with `near` in `out`, in dB against `near`, and how many samples later: least squares with one
-/// gain and phase for each frequency (50 Hz apart, 100 Hz to 8 kHz), since filters turn phases.
-fn kept_db(near: &[f32], out: &[f32]) -> (f64, usize) {
+/// What goes along with `near` in `out`, in dB against `near`, and how many samples later. By least squares: with one
+/// gain and phase for each frequency (50 Hz apart, 100 Hz to 8 kHz), since filters turn phases; and with one gain.
+fn kept_db(near: &[f32], out: &[f32]) -> (f64, f64, usize) {
     let along = |lag: usize| -> f64 {
         let pairs = near[SECOND..3 * SECOND].iter().zip(&out[SECOND + lag..]);
         pairs.map(|(a, b)| f64::from(a * b)).sum()
@@ -423,7 +423,9 @@ fn kept_db(near: &[f32], out: &[f32]) -> (f64, usize) {
         kept += (re * re + im * im) / power;
         said += power;
     }
-    (10.0 * (kept / said).log10(), lag)
+    let power: f64 = near.iter().map(|sample| f64::from(sample * sample)).sum();
+    let whole: f64 = near.iter().zip(&out[lag..]).map(|(a, b)| f64::from(a * b)).sum();
+    (10.0 * (kept / said).log10(), 20.0 * (whole / power).log10(), lag)
 }
 
 #[test]
@@ -439,16 +441,18 @@ fn the_echo_is_gone_after_2_seconds_and_in_double_talk_the_near_end_is_heard() {
         (-20.0, 0.0, no_gain, "with noise suppression", true),
         (-20.0, -6.0, no_gain, "with noise suppression", true),
         (-10.0, -6.0, no_gain, "with noise suppression", false),
+        // No echo to speak of: what the measure itself says of a near end that is left alone.
+        (-100.0, 0.0, no_gain, "with noise suppression", false),
     ] {
         let room = Room::new(echo_db, near_db);
         let sent = room.sent(switches);
         let alone = 2 * SECOND..ALONE * SECOND;
         let enhancement = db(&room.echo[alone.clone()]) - db(&sent[alone]);
         let begin = (ALONE + 1) * SECOND;
-        let (kept, lag) = kept_db(&room.near[begin..begin + 12 * SECOND], &sent[begin..]);
+        let (kept, plain, lag) = kept_db(&room.near[begin..begin + 12 * SECOND], &sent[begin..]);
         eprintln!(
             "echo {echo_db} dB, near end {near_db:+} dB, {name}: ERLE from 2 s on {enhancement:.1} dB, \
-             near end in double talk {kept:+.1} dB, {:.1} ms later",
+             near end in double talk {kept:+.1} dB ({plain:+.1} dB with one gain for all frequencies), {:.1} ms later",
             lag as f64 / 48.0
         );
         if judged {

@@ -29,16 +29,18 @@ pub struct Arrivals {
     target: i64,
 }
 
-impl Arrivals {
-    /// Nothing is known: 40 ms is a good delay to begin with.
-    pub fn new() -> Self {
+impl Default for Arrivals {
+    /// Nothing is known: 42 ms is a good delay to begin with.
+    fn default() -> Self {
         let mut shares = [0.0; BUCKETS];
         shares[(ASSUMED / BUCKET) as usize] = 1.0;
         let mut arrivals = Self { fastest: [0; 2], window_began: 0, shares, noted: 0.0, target: 0 };
         arrivals.target = arrivals.covering();
         arrivals
     }
+}
 
+impl Arrivals {
     /// Forgets the sender's clock, not the network.
     pub fn restart(&mut self, now: i64, time: i64) {
         (self.fastest, self.window_began) = ([now - time; 2], now);
@@ -96,7 +98,7 @@ mod tests {
     }
 
     fn begun() -> Arrivals {
-        let mut arrivals = Arrivals::new();
+        let mut arrivals = Arrivals::default();
         arrivals.restart(0, 0);
         arrivals
     }

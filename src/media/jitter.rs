@@ -101,7 +101,7 @@ impl Jitter {
     pub fn new(decoder: Decoder) -> Self {
         Self {
             decoder,
-            arrivals: Arrivals::new(),
+            arrivals: Arrivals::default(),
             waiting: BTreeMap::new(),
             samples: Vec::with_capacity(LONGEST + 2 * BLOCK),
             scratch: Box::new([0.0; LONGEST]),
@@ -182,7 +182,7 @@ impl Jitter {
         self.playing.then(|| (self.end - self.samples.len() as i64) as u32)
     }
 
-    /// How much later the sound leaves than the fastest packet could: as it is while playing, else as it will be.
+    /// How much later the sound leaves than the fastest packet could: as it is, or in silence as it will be.
     pub fn delay(&self) -> Duration {
         let delay = if self.playing { self.delay } else { self.arrivals.target() };
         Duration::from_micros(delay.max(0) as u64 * 1_000 / MS as u64)
