@@ -2,6 +2,7 @@
 //! that pictures move on every tile.
 
 mod figures;
+mod mouth;
 mod page;
 mod tally;
 

@@ -1,5 +1,6 @@
 //! How fast the room follows its documents, measured on the glass.
 
+use super::mouth::MouthToEar;
 use super::tally::Count;
 use super::{CAMERA, Demo, LAST, MEMBERS};
 use crate::geometry::{Fit, Rect};
@@ -22,6 +23,8 @@ pub struct Figures {
     slowest_fps: f64,
     placeholder: Vec<Duration>,
     picture: Vec<Duration>,
+    /// From the first kiosk's microphone to the second one's speaker, over the time without changes.
+    mouth_to_ear: Vec<Duration>,
     /// Pictures of the members who stayed, on their kiosks: in as long a time without changes, and over all leaves
     /// and joins.
     quiet: Count,
@@ -41,6 +44,8 @@ pub async fn measure(demo: &Demo) -> anyhow::Result<Figures> {
     tokio::time::sleep(LAST).await;
     let slowest_fps = demo.report().slowest();
 
+    let [first, second] = [0, 1].map(|index| &demo.kiosks[index].simulation.air);
+    let mouth_to_ear = MouthToEar::measure(first, second);
     // Once uncounted: from then on it is known where the tiles are with and without the last member.
     leave_and_join(demo).await?;
     // As long without a change as with changes: what is missing now is not missing because of them.
@@ -48,6 +53,7 @@ pub async fn measure(demo: &Demo) -> anyhow::Result<Figures> {
     let quiet = count();
     tokio::time::sleep(2 * REST * ROUNDS).await;
     let before = count();
+    let mouth_to_ear = mouth_to_ear.sorted();
     let (mut placeholder, mut picture) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         let joined = leave_and_join(demo).await;
@@ -65,6 +71,7 @@ pub async fn measure(demo: &Demo) -> anyhow::Result<Figures> {
         slowest_fps,
         placeholder,
         picture,
+        mouth_to_ear,
         quiet: since(before, quiet),
         changing: since(after, before),
     })
@@ -120,6 +127,8 @@ impl std::fmt::Display for Figures {
         writeln!(f, "desired -> placeholder on the glass   {}", line(&self.placeholder))?;
         writeln!(f, "desired -> first remote picture       {}", line(&self.picture))?;
         writeln!(f, "slowest of 16 tiles                   {:.1} new pictures a second", self.slowest_fps)?;
+        let ear = line(&self.mouth_to_ear);
+        writeln!(f, "mouth to ear, {:3} bursts              {ear}", self.mouth_to_ear.len())?;
         let of = |count: Count| format!("{} of {} pictures", count.missing, count.shown + count.missing);
         writeln!(f, "missing of those who stayed           {}", of(self.changing))?;
         write!(f, "missing in as long without changes    {}", of(self.quiet))

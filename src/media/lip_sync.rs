@@ -10,6 +10,9 @@ use std::time::Duration;
 const LATE: f64 = 0.100;
 /// No picture waits longer, whatever a sender reports.
 const LONGEST_WAIT: Duration = Duration::from_millis(400);
+/// So much shorter than the picture before at most a picture waits: those that have waited are all shown, a little
+/// faster, when the sound is in time again or ends.
+const STEP: Duration = Duration::from_millis(8);
 /// Sound that was not played for so long is no reason to wait.
 const SILENT: Duration = Duration::from_millis(200);
 /// The clock of pictures in RTP (RFC 6184).
@@ -30,6 +33,8 @@ pub struct LipSync {
     sound: Option<SenderTime>,
     /// RTP time of a sample, and when it is heard.
     played: Option<(u32, Duration)>,
+    /// How long the last picture had to wait.
+    waited: Duration,
 }
 
 impl LipSync {
@@ -61,10 +66,12 @@ impl LipSync {
         Some(apart + of_picture - of_sound - since)
     }
 
-    /// How long the picture with this RTP time is to wait: what its sound would be too late, 0.4 s at most.
-    pub fn wait(&self, picture: u32, now: Duration) -> Duration {
+    /// How long the next picture, with this RTP time, is to wait: what its sound would be too late, 0.4 s at most.
+    pub fn wait(&mut self, picture: u32, now: Duration) -> Duration {
         let excess = self.lateness(picture, now).unwrap_or_default() - LATE;
-        Duration::try_from_secs_f64(excess).unwrap_or_default().min(LONGEST_WAIT)
+        let excess = Duration::try_from_secs_f64(excess).unwrap_or_default().min(LONGEST_WAIT);
+        self.waited = excess.max(self.waited.saturating_sub(STEP));
+        self.waited
     }
 }
 
@@ -94,13 +101,24 @@ mod tests {
 
     #[test]
     fn a_picture_whose_sound_is_late_waits_what_is_too_much() {
-        let sync = heard(ms(0));
+        let mut sync = heard(ms(0));
 
         assert_eq!(sync.wait(picture(0), NOW), ms(0));
         assert_eq!(sync.wait(picture(99), NOW), ms(0));
         assert_eq!(sync.wait(picture(130), NOW).as_millis(), 30);
         assert_eq!(heard(ms(30)).wait(picture(130), NOW).as_micros() / 100, 0);
         assert_eq!(sync.wait(picture(60_000), NOW), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn when_the_sound_ends_the_pictures_that_waited_follow_a_little_faster() {
+        let mut sync = heard(ms(0));
+        let first = sync.wait(picture(120), NOW);
+
+        let later =
+            [33, 66, 99].map(|later| sync.wait(picture(120 + later), NOW + ms(u64::from(later) + 500)));
+
+        assert_eq!([first, later[0], later[1], later[2]].map(|wait| wait.as_millis()), [20, 12, 4, 0]);
     }
 
     #[test]
