@@ -150,7 +150,7 @@ fn an_unplugged_speaker_is_gone_and_plays_again_when_it_is_back() {
     until("the card is taken away", || !is_there("Audio"));
     assert_eq!(failure(open_speaker(&choice(USB))).kind, Kind::NotFound);
 
-    qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"none"}"#);
+    qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"air"}"#);
     play_a_while(&mut await_open(|| open_speaker(&choice(USB)), BACK));
 }
 

@@ -15,6 +15,8 @@ use parlor::sim::broker;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -76,6 +78,7 @@ async fn an_unplugged_speaker_is_said_and_plays_again_while_the_call_goes_on() {
     house.kiosk("ward", WARD_HEARS, NONE);
     house.room(false).await;
     house.until("lobby plays", |_| is_played()).await;
+    house.until("the tone is heard", usb_plays_the_tone()).await;
     house.both_hear("at first").await;
     house.until("both are well", |house| house.faults().is_empty()).await;
     house.said.clear();
@@ -88,20 +91,25 @@ async fn an_unplugged_speaker_is_said_and_plays_again_while_the_call_goes_on() {
     // Retained: who comes later sees it too.
     assert_eq!(house.retained("lobby/fault/speaker").await["code"], "SPEAKER_GONE");
     house.both_hear("without the speaker").await;
+    fs::remove_file(usb_played()).expect("nobody writes it any more");
 
     let plugged = Instant::now();
-    qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"none"}"#);
+    qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"air"}"#);
     house.until("the kernel has the card", |_| is_there("Audio")).await;
     let card = Instant::now();
     house.until("lobby plays", |_| is_played()).await;
     let played = Instant::now();
+    house.until("the tone is heard again", usb_plays_the_tone()).await;
+    let heard = Instant::now();
     house.until("the fault is over", |house| house.now("lobby/fault/speaker").is_null()).await;
     let healed = Instant::now();
     let after = |moment: Instant| moment.duration_since(plugged).as_secs_f32();
     eprintln!(
-        "talk: after device_add the card is there at {:.1} s, played at {:.1} s, healed (2 s of health) at {:.1} s",
+        "talk: after device_add the card is there at {:.1} s, it runs at {:.1} s, the tone is heard at {:.1} s, healed (2 s of \
+         health) at {:.1} s",
         after(card),
         after(played),
+        after(heard),
         after(healed)
     );
     assert!(played - card <= PLAYS_AGAIN, "it plays {:?} after it was there", played - card);
@@ -354,4 +362,27 @@ fn is_played() -> bool {
     // There is no such file while there is no card.
     fs::read_to_string("/proc/asound/Audio/pcm0p/sub0/status")
         .is_ok_and(|status| status.contains("state: RUNNING"))
+}
+
+/// What the USB speaker played since it was plugged in, as QEMU writes it down: 48 kHz, 16 bits, two channels.
+fn usb_played() -> PathBuf {
+    out().join(".vm/speaker.wav")
+}
+
+/// Answers whether one more 100 ms of what the USB speaker played are the tone.
+fn usb_plays_the_tone() -> impl FnMut(&House) -> bool {
+    // After the header of a WAVE file.
+    let mut position = 44;
+    move |_| {
+        let mut part = [0; 4 * JUDGED * BLOCK];
+        let Ok(file) = File::open(usb_played()) else { return false };
+        if file.read_exact_at(&mut part, position).is_err() {
+            // It is not yet played.
+            return false;
+        }
+        position += part.len() as u64;
+        let left =
+            part.chunks_exact(4).map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32768.0);
+        is_tone(&left.collect::<Vec<_>>(), AMPLITUDE).is_ok()
+    }
 }
