@@ -11,3 +11,4 @@ mod screen;
 mod sound;
 #[path = "../support/mod.rs"]
 mod support;
+mod talk;

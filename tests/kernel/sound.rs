@@ -21,7 +21,7 @@ const BACK: Duration = Duration::from_secs(15);
 const TONE_HZ: f32 = 1000.0;
 const AMPLITUDE: f32 = 0.5;
 /// Blocks in which a tone is judged: 100 ms.
-const JUDGED: usize = 10;
+pub const JUDGED: usize = 10;
 
 #[test]
 fn a_tone_that_is_played_is_recorded_with_its_pitch_and_level() {
@@ -150,7 +150,7 @@ fn an_unplugged_speaker_is_gone_and_plays_again_when_it_is_back() {
     until("the card is taken away", || !is_there("Audio"));
     assert_eq!(failure(open_speaker(&choice(USB))).kind, Kind::NotFound);
 
-    qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"none"}"#);
+    qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"air"}"#);
     play_a_while(&mut await_open(|| open_speaker(&choice(USB)), BACK));
 }
 
@@ -173,19 +173,19 @@ fn an_unplugged_microphone_is_gone_and_records_again_when_it_is_back() {
     microphone.capture(&mut [0.0; BLOCK]).expect("a block");
 }
 
-fn choice(device: &str) -> Choice {
+pub fn choice(device: &str) -> Choice {
     Choice { device: device.into() }
 }
 
-fn speaker(device: &str) -> AlsaSpeaker {
+pub fn speaker(device: &str) -> AlsaSpeaker {
     open_speaker(&choice(device)).expect(device)
 }
 
-fn microphone(device: &str) -> AlsaMicrophone {
+pub fn microphone(device: &str) -> AlsaMicrophone {
     open_microphone(&choice(device)).expect(device)
 }
 
-fn failure<T>(answer: Result<T, Error>) -> Error {
+pub fn failure<T>(answer: Result<T, Error>) -> Error {
     answer.err().expect("it fails")
 }
 
@@ -194,10 +194,7 @@ fn while_a_tone_plays(speaker: &mut AlsaSpeaker, test: impl FnOnce()) {
     let playing = AtomicBool::new(true);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // A block has ten whole periods of the tone.
-            let block: Block = std::array::from_fn(|index| {
-                AMPLITUDE * (TAU * TONE_HZ * index as f32 / RATE_HZ as f32).sin()
-            });
+            let block = tone(AMPLITUDE);
             while playing.load(Ordering::Relaxed) {
                 speaker.play(&block).expect("the speaker plays");
             }
@@ -208,7 +205,7 @@ fn while_a_tone_plays(speaker: &mut AlsaSpeaker, test: impl FnOnce()) {
     });
 }
 
-/// Records until 100 ms are the tone: within 5 Hz and 1 dB. What was recorded around an underrun is not.
+/// Records until 100 ms are the tone. What was recorded around an underrun is not.
 fn await_tone(microphone: &mut AlsaMicrophone) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -218,13 +215,24 @@ fn await_tone(microphone: &mut AlsaMicrophone) {
             microphone.capture(&mut block).expect("the microphone records");
             heard.extend(block);
         }
-        let (pitch, level) = (pitch_hz(&heard), level_db(&heard));
-        let wanted = 20.0 * (AMPLITUDE / 2f32.sqrt()).log10();
-        if (pitch - TONE_HZ).abs() <= 5.0 && (level - wanted).abs() <= 1.0 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "heard {pitch} Hz at {level} dB and not {TONE_HZ} at {wanted}");
+        let Err(complaint) = is_tone(&heard, AMPLITUDE) else { return };
+        assert!(Instant::now() < deadline, "{complaint}");
     }
+}
+
+/// A block of the tone, which has ten whole periods of it.
+pub fn tone(amplitude: f32) -> Block {
+    std::array::from_fn(|index| amplitude * (TAU * TONE_HZ * index as f32 / RATE_HZ as f32).sin())
+}
+
+/// Whether this is the tone: within 5 Hz and 1 dB.
+pub fn is_tone(samples: &[f32], amplitude: f32) -> Result<(), String> {
+    let (pitch, level) = (pitch_hz(samples), level_db(samples));
+    let wanted = 20.0 * (amplitude / 2f32.sqrt()).log10();
+    if (pitch - TONE_HZ).abs() <= 5.0 && (level - wanted).abs() <= 1.0 {
+        return Ok(());
+    }
+    Err(format!("heard {pitch} Hz at {level} dB and not {TONE_HZ} at {wanted}"))
 }
 
 /// The pitch, from the first to the last time the samples rise through zero; 0 if they never do.
@@ -242,7 +250,7 @@ fn pitch_hz(samples: &[f32]) -> f32 {
 }
 
 /// Root mean square against full scale.
-fn level_db(samples: &[f32]) -> f32 {
+pub fn level_db(samples: &[f32]) -> f32 {
     let power = samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len() as f32;
     10.0 * power.max(1e-12).log10()
 }
@@ -286,7 +294,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Whether the kernel has the card of this id.
-fn is_there(id: &str) -> bool {
+pub fn is_there(id: &str) -> bool {
     fs::read_to_string("/proc/asound/cards").expect("the kernel has sound").contains(&format!("[{id} "))
 }
 
