@@ -18,10 +18,14 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// The outside of the simulated devices of this configuration.
+    /// The outside of the simulated devices of this configuration. Before the microphone somebody talks.
     pub fn new(config: &Config, layout: PixelLayout) -> Self {
         let glass = sim::screen::Glass::new(config.screen.size(), layout, config.screen.rotation);
-        Self { glass, front: Default::default(), back: Default::default(), air: Default::default() }
+        let mut talker =
+            sim::speech::Speech::new(100.0 + f32::from(hue(config.id.as_str(), Position::Front)));
+        let air = sim::sound::Air::default();
+        air.speak(move |block, _| talker.talk(block));
+        Self { glass, front: Default::default(), back: Default::default(), air }
     }
 
     fn cable(&self, position: Position) -> sim::camera::Cable {

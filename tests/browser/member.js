@@ -166,7 +166,6 @@ export class Peer {
         lost: sound.packetsLost,
         concealed: sound.concealedSamples,
         samples: sound.totalSamplesReceived,
-        level: sound.audioLevel, // of the samples, 0 to 1
         delay: sound.jitterBufferDelay / sound.jitterBufferEmittedCount, // s
         playout: [video, sound].map((entry) => entry?.estimatedPlayoutTimestamp), // ms on the sender's clock
         ...this.ear?.hear(),

@@ -24,9 +24,9 @@ test('two browsers in one room see each other', async () => {
   await Promise.all([left.close(), right.close()]);
 });
 
-test('a browser that offers and a kiosk see each other', () => seeEachOther('a-browser'));
+test('a browser that offers and a kiosk see and hear each other', () => seeEachOther('a-browser'));
 
-test('a browser that answers and a kiosk see each other', () => seeEachOther('z-browser'));
+test('a browser that answers and a kiosk see and hear each other', () => seeEachOther('z-browser'));
 
 test('a kiosk that dies and comes back is seen again, and sees', async () => {
   const kiosk = await stage.kiosk('kiosk');
@@ -45,7 +45,7 @@ test('a kiosk that dies and comes back is seen again, and sees', async () => {
 
 async function seeEachOther(browser) {
   const kiosk = await stage.kiosk('kiosk');
-  const page = await stage.member(browser);
+  const page = await stage.member(browser, { tone: 600 });
 
   await stage.room(`with-${browser}`, ['kiosk', browser]);
 
@@ -56,6 +56,16 @@ async function seeEachOther(browser) {
   // The browser shows what the kiosk's own tile shows; the mean does not mind mirror and size.
   const [own, there] = [await colour(page, screen, tile('kiosk').area), await videoColour(page, 'kiosk')];
   own.mean.forEach((value, i) => assert.ok(Math.abs(value - there.mean[i]) < 30, `${own.mean} and ${there.mean}`));
+
+  // The pretended talker at the kiosk's microphone, and the browser's tone at the kiosk's door.
+  await until('the browser hears the kiosk', async () => {
+    const { sound } = await page.evaluate(() => window.member.peers.get('kiosk').received());
+    return sound?.codec === 'audio/opus' && sound.packets > 50 && sound.level > -60; // dB, of the loudest tone
+  });
+  await until('the kiosk hears the browser', () => {
+    const { sound } = stage.last('kiosk/stats')?.tiles?.find((tile) => tile.openid === browser) ?? {};
+    return sound?.received > 50;
+  });
 
   await stage.leave(['kiosk', browser]);
   await page.close();

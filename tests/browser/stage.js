@@ -146,7 +146,8 @@ export class Stage {
       `id = "${id}"\nprefix = "${PREFIX}"\n[broker]\naddress = "127.0.0.1:${this.port}"\n` +
         '[camera.front]\ndevice = "sim"\nwidth = 640\nheight = 480\n' +
         `[screen]\ndevice = "sim"\nwidth = ${SCREEN.width}\nheight = ${SCREEN.height}\n` +
-        '[link]\nbind = ["127.0.0.1:0"]\n',
+        '[sound]\nmicrophone = "sim"\nspeaker = "sim"\n' +
+        '[room]\nstats_interval_s = 1\n[link]\nbind = ["127.0.0.1:0"]\n',
     );
     const child = this.start(PARLOR, ['run', '--config', configuration]);
     await until(`${id} is online`, () => {

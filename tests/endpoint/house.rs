@@ -148,6 +148,8 @@ impl House {
 
     pub async fn kiosk_with(&mut self, config: Config, layout: PixelLayout) -> Kiosk {
         let simulation = Simulation::new(&config, layout);
+        // Nobody talks until the test says so.
+        simulation.air.speak(|_, _| {});
         let devices = machine::devices(&config, &simulation);
         let mut stopped = self.stop.subscribe();
         self.kiosks.push(tokio::spawn(async move {
