@@ -15,6 +15,7 @@ use parlor::sim::broker;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -46,6 +47,15 @@ const PLAYS_AGAIN: Duration = Duration::from_secs(15);
 /// Between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Says a figure of a test that may well succeed: what `eprintln` says, is then kept.
+macro_rules! figure {
+    ($($format:tt)*) => {
+        std::io::stderr()
+            .write_all(format!("talk: {}\n", format_args!($($format)*)).as_bytes())
+            .expect("somebody listens")
+    };
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_kiosk_hears_the_other_plays_until_it_is_muted() {
     let _voice = Tone::start();
@@ -57,7 +67,7 @@ async fn what_one_kiosk_hears_the_other_plays_until_it_is_muted() {
 
     let started = Instant::now();
     let heard = ear.wait(&mut house, "the tone", |part| is_tone(part, AMPLITUDE)).await;
-    eprintln!("talk: the tone is heard {:.1} s after the room was made", (heard - started).as_secs_f32());
+    figure!("the tone is heard {:.1} s after the room was made", (heard - started).as_secs_f32());
 
     house.room(true).await;
     let started = Instant::now();
@@ -66,7 +76,7 @@ async fn what_one_kiosk_hears_the_other_plays_until_it_is_muted() {
         level => Err(format!("still {level} dB")),
     };
     let heard = ear.wait(&mut house, "silence", silent).await;
-    eprintln!("talk: 500 ms of silence {:.1} s after it was muted", (heard - started).as_secs_f32());
+    figure!("500 ms of silence {:.1} s after it was muted", (heard - started).as_secs_f32());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,8 +114,8 @@ async fn an_unplugged_speaker_is_said_and_plays_again_while_the_call_goes_on() {
     house.until("the fault is over", |house| house.now("lobby/fault/speaker").is_null()).await;
     let healed = Instant::now();
     let after = |moment: Instant| moment.duration_since(plugged).as_secs_f32();
-    eprintln!(
-        "talk: after device_add the card is there at {:.1} s, it runs at {:.1} s, the tone is heard at {:.1} s, healed (2 s of \
+    figure!(
+        "after device_add the card is there at {:.1} s, it runs at {:.1} s, the tone is heard at {:.1} s, healed (2 s of \
          health) at {:.1} s",
         after(card),
         after(played),
@@ -132,7 +142,7 @@ async fn a_microphone_in_use_is_said_and_heard_once_it_is_free() {
     let freed = Instant::now();
     house.until("the fault is over", |house| house.now("ward/fault/microphone").is_null()).await;
 
-    eprintln!("talk: healed (2 s of health) {:.1} s after it was free", freed.elapsed().as_secs_f32());
+    figure!("healed (2 s of health) {:.1} s after it was free", freed.elapsed().as_secs_f32());
     let info = house.now("ward/info");
     assert_eq!(info["microphone"]["name"], "hw:Loopback,1,0 (Loopback)", "{info}");
     let busy = failure(open_microphone(&choice(WARD_HEARS)));
@@ -151,7 +161,7 @@ impl Tone {
             while goes_on.load(Relaxed) {
                 speaker.play(&block).expect("the speaker plays");
             }
-            eprintln!("talk: the test's own speaker underran {} times", speaker.underruns());
+            figure!("the test's own speaker underran {} times", speaker.underruns());
         });
         Self(playing, Some(thread))
     }
@@ -228,7 +238,7 @@ struct House {
     kiosks: Vec<(&'static str, Process, TempDir)>,
     /// The newest message by its topic; an empty one is null.
     newest: BTreeMap<String, Value>,
-    /// All that was said, oldest first; what tests want to know of is cleared by them.
+    /// All that was said since a test cleared it, oldest first.
     said: Vec<String>,
 }
 
