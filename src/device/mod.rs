@@ -136,7 +136,14 @@ pub trait Microphone: Send {
 pub trait Speaker: Send {
     fn mode(&self) -> &SoundMode;
 
-    /// Waits until the device's buffer has room, and queues these 10 ms. An underrun is recovered inside and counted.
+    /// Waits until the device's buffer has room for 10 ms, so that what is played is made no sooner than it must be.
+    /// An underrun is recovered inside and counted.
+    ///
+    /// # Errors
+    /// Drop the speaker and open it anew.
+    fn ready(&mut self) -> Result<(), Error>;
+
+    /// Queues these 10 ms, as soon as there is room. An underrun is recovered inside and counted.
     ///
     /// # Errors
     /// Drop the speaker and open it anew.

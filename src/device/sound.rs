@@ -91,6 +91,10 @@ impl Speaker for AlsaSpeaker {
         &self.0.mode
     }
 
+    fn ready(&mut self) -> Result<(), Error> {
+        self.0.room()
+    }
+
     fn play(&mut self, block: &Block) -> Result<(), Error> {
         spread(block, &mut self.0.samples);
         self.0.transfer("snd_pcm_writei", |io, samples| io.writei(samples))
@@ -182,6 +186,25 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Waits until one block can be moved.
+    fn room(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waited = match self.pcm.avail_update() {
+                Ok(frames) if frames >= BLOCK as Frames => return Ok(()),
+                Ok(_) => self.pcm.wait(Some(left.as_millis() as u32)).map(|_| ()),
+                Err(source) => Err(source),
+            };
+            if let Err(source) = waited {
+                self.recover("snd_pcm_wait", source)?;
+            }
+            if left.is_zero() {
+                return Err(finding(Kind::Stalled, "snd_pcm_wait", &self.mode.name));
+            }
+        }
     }
 
     /// Makes the PCM ready again after an overrun, an underrun or a suspended machine: it starts as after opening.
@@ -319,6 +342,7 @@ mod tests {
         let blocks = [0.25, -1.0, 1.5].map(|sample| [sample; BLOCK]);
 
         for block in &blocks {
+            speaker.ready().expect("there is room");
             speaker.play(block).expect("there is room");
         }
 

@@ -294,6 +294,7 @@ pub fn play(
     let (mut block, mut mixed) = (SILENCE, SILENCE);
     let mut lost = Lost::new(Part::Speaker);
     while !stop.is_told() {
+        speaker.ready().map_err(|error| failure(Part::Speaker, error))?;
         let delay = speaker.delay();
         sound.speaker_delay_us.store(delay.as_micros() as u64, Relaxed);
         for voice in lock(&sound.voices).values() {

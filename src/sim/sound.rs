@@ -127,13 +127,17 @@ impl device::Speaker for Speaker {
         &self.mode
     }
 
-    fn play(&mut self, block: &Block) -> Result<(), Error> {
+    fn ready(&mut self) -> Result<(), Error> {
         // There is room as soon as all but one period have left.
         let mut room = self.next.checked_sub(PERIOD * (PERIODS - 1)).unwrap_or(self.next);
         let before = room;
         self.underruns += keep_pace(&mut room);
         self.next += room - before;
-        gone_unless(self.air.speaker.is_plugged(), &self.mode)?;
+        gone_unless(self.air.speaker.is_plugged(), &self.mode)
+    }
+
+    fn play(&mut self, block: &Block) -> Result<(), Error> {
+        self.ready()?;
         if let Some(ear) = &mut *lock(&self.air.ear) {
             ear(block, self.next);
         }
