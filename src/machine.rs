@@ -75,14 +75,14 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         if pcm == SIMULATED {
             return Ok(Box::new(sim::sound::Microphone::open(air.clone())?));
         }
-        Ok(Box::new(device::sound::open_microphone(&device::sound::Choice { device: pcm.clone() })?))
+        Ok(Box::new(device::sound::open_microphone(&pcm)?))
     };
     let (pcm, air) = (config.sound.speaker.clone(), simulation.air.clone());
     let speaker = move || -> Result<Box<dyn Speaker>, device::Error> {
         if pcm == SIMULATED {
             return Ok(Box::new(sim::sound::Speaker::open(air.clone())?));
         }
-        Ok(Box::new(device::sound::open_speaker(&device::sound::Choice { device: pcm.clone() })?))
+        Ok(Box::new(device::sound::open_speaker(&pcm)?))
     };
     Devices {
         camera: Arc::new(camera),

@@ -12,11 +12,13 @@ use std::thread::JoinHandle;
 
 /// Opens a device.
 pub type Open<T> = dyn Fn() -> Result<Box<T>, device::Error> + Send + Sync;
+/// Opens one of the cameras.
+pub type OpenCamera = dyn Fn(Position) -> Result<Box<dyn Camera>, device::Error> + Send + Sync;
 
 /// The machine, real or pretended: `main` and `demo` choose.
 #[derive(Clone)]
 pub struct Devices {
-    pub camera: Arc<dyn Fn(Position) -> Result<Box<dyn Camera>, device::Error> + Send + Sync>,
+    pub camera: Arc<OpenCamera>,
     pub screen: Arc<Open<dyn Screen>>,
     pub microphone: Arc<Open<dyn Microphone>>,
     pub speaker: Arc<Open<dyn Speaker>>,
