@@ -127,6 +127,7 @@ impl Kiosk {
             screen: config.screen.rotation.size(config.screen.size()),
             cameras: config.cameras.keys().copied().collect(),
             mirror: config.room.mirror,
+            may_look: config.authorize.camera,
             may_listen: config.authorize.microphone,
             absent_grace: config.room.absent_grace,
             stats_interval: config.room.stats_interval,

@@ -318,6 +318,7 @@ fn kiosk() -> Room {
         screen: Size::new(1920, 1080),
         cameras: vec![Position::Front, Position::Back],
         mirror: true,
+        may_look: true,
         may_listen: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::from_secs(10),

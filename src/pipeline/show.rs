@@ -158,7 +158,7 @@ fn same_ground(one: &Picture, other: &Picture) -> bool {
         (Scene::Grid { .. }, Scene::Grid { .. }) => true,
         (one, other) => one == other,
     };
-    ground && (&one.identify, &one.notice) == (&other.identify, &other.notice)
+    ground && (&one.identify, &one.notice, one.live) == (&other.identify, &other.notice, other.live)
 }
 
 /// Where tiles were and the same tile is not any more. Tiles that stay do not lie there: tiles never overlap.
@@ -259,6 +259,9 @@ fn overlay(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts, changed: &
         let strip = signs::notice(canvas, fonts, area, text);
         changed.push(canvas.physical(strip));
     }
+    // Last: nothing lies over it.
+    let area = signs::live(canvas, picture.live.camera, picture.live.microphone);
+    changed.push(canvas.physical(area));
 }
 
 fn measure(panes: &[Pane], now: Duration) {

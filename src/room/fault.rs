@@ -178,7 +178,7 @@ impl Code {
             }
             Self::CameraBusy => (Error, true, "Another program uses the camera. It is tried again."),
             Self::CameraNotAuthorized => {
-                (Error, false, "The camera may not be opened. Add the user to group video.")
+                (Error, false, "The camera may not be opened: authorize.camera, or the group video.")
             }
             Self::CameraFormat => (Error, false, "The camera offers no format that can be used."),
             Self::CameraNoBandwidth => {

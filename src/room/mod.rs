@@ -106,6 +106,15 @@ pub struct Picture {
     pub identify: Option<String>,
     /// One line at the foot: broker away, clock not set.
     pub notice: Option<String>,
+    /// What of this kiosk others can see and hear now: shown over everything else.
+    pub live: Live,
+}
+
+/// What is live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    pub camera: bool,
+    pub microphone: bool,
 }
 
 /// What the room must know of the kiosk before anything happens.
@@ -121,6 +130,8 @@ pub struct Settings {
     pub cameras: Vec<Position>,
     /// Whether the own tile is mirrored where the document does not say.
     pub mirror: bool,
+    /// Whether the kiosk may look: if not, no camera is ever opened.
+    pub may_look: bool,
     /// Whether the kiosk may listen: if not, the microphone is never opened.
     pub may_listen: bool,
     /// How long a call outlives its document.

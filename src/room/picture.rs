@@ -4,7 +4,7 @@ use super::decide::{Flow, Room, Stage};
 use super::document::{Document, Layout, Member};
 use super::fault::{Code, Fault, Part, Severity};
 use super::session::Link;
-use super::{Mode, Picture, Position, Scene, Tile, TileState, Use, layout};
+use super::{Live, Mode, Picture, Position, Scene, Tile, TileState, Use, layout};
 use crate::geometry::Rect;
 
 impl Room {
@@ -12,8 +12,10 @@ impl Room {
     pub(super) fn wanted_camera(&self) -> Option<Position> {
         let document = self.joined_document()?;
         let position = document.member(&self.settings.id)?.position;
-        let allowed =
-            !document.mute.camera && !self.clock_missing && self.settings.cameras.contains(&position);
+        let allowed = self.settings.may_look
+            && !document.mute.camera
+            && !self.clock_missing
+            && self.settings.cameras.contains(&position);
         allowed.then_some(position)
     }
 
@@ -24,7 +26,11 @@ impl Room {
             Scene::Idle { title: self.settings.id.to_string(), line: self.waiting_line() }
         };
         let identify = self.identify_until.map(|_| self.settings.id.to_string());
-        Picture { scene, identify, notice: self.notice().map(str::to_owned) }
+        let live = Live {
+            camera: self.wanted_camera().is_some(),
+            microphone: self.wanted_sound().microphone == Use::Open,
+        };
+        Picture { scene, identify, notice: self.notice().map(str::to_owned), live }
     }
 
     /// Pinned members first, in the layouts with a large tile then who spoke last, then in document order.
@@ -80,7 +86,7 @@ impl Room {
             return (TileState::Off, Code::ClockUnsynced.hint());
         }
         let camera = self.faults.of(&Part::Camera(member.position)).filter(|fault| is_error(fault));
-        if !self.settings.cameras.contains(&member.position) {
+        if !self.settings.may_look || !self.settings.cameras.contains(&member.position) {
             return (TileState::Off, camera.map_or("", |fault| fault.code.hint()));
         }
         if let Some(fault) = camera.or(self.not_made(member)) {

@@ -101,16 +101,21 @@ impl Room {
             self.forget_stall(&own, now);
             self.out.push(Command::Camera(wanted));
         }
-        let own = self.joined_document().and_then(|document| document.member(&self.settings.id));
-        let missing = own.map(|own| own.position).filter(|at| !self.settings.cameras.contains(at));
-        if let Some(part) = missing.map(Part::Camera)
-            && !self.faults.is_active(&part, Code::CameraNotFound)
-        {
-            self.raise(fault(part, Code::CameraNotFound), None, now);
+        let document = self.joined_document();
+        let own = document.and_then(|document| document.member(&self.settings.id)).map(|own| own.position);
+        let asked = document.is_some_and(|document| !document.mute.camera);
+        let missing = own.filter(|at| !self.settings.cameras.contains(at));
+        let refused = own.filter(|_| asked && !self.settings.may_look);
+        for (at, code) in [(missing, Code::CameraNotFound), (refused, Code::CameraNotAuthorized)] {
+            if let Some(part) = at.map(Part::Camera)
+                && !self.faults.is_active(&part, code)
+            {
+                self.raise(fault(part, code), None, now);
+            }
         }
         // A camera that is not wanted is not missed.
-        let unwanted =
-            |part: &Part| matches!(part, Part::Camera(at) if Some(*at) != wanted && Some(*at) != missing);
+        let missed = [wanted, missing, refused];
+        let unwanted = |part: &Part| matches!(part, Part::Camera(at) if !missed.contains(&Some(*at)));
         self.faults.heal_if(|fault| unwanted(&fault.part), now);
     }
 

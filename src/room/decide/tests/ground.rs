@@ -22,6 +22,7 @@ pub fn settings(name: &str) -> Settings {
         screen: Size::new(1920, 1080),
         cameras: vec![Position::Front, Position::Back],
         mirror: true,
+        may_look: true,
         may_listen: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::ZERO,
