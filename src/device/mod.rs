@@ -1,5 +1,6 @@
 //! TOUCHES: what a camera, a screen, a microphone and a speaker are, whether real (`device/`) or pretended (`sim/`).
 
+pub mod board;
 pub mod camera;
 pub mod console;
 mod ioctl;

@@ -198,6 +198,7 @@ impl Room {
             Event::CameraOpened { position, info } => self.camera_opened(position, info, now),
             Event::ScreenOpened { info } => self.screen_opened(info, now),
             Event::Raised(fault) => self.raise(fault, None, now),
+            Event::Over(code) => self.faults.heal_if(|fault| fault.code == code, now),
             Event::Healed(part) => self.faults.heal(&part, now),
         }
         self.settle(now)

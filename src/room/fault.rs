@@ -75,6 +75,9 @@ pub enum Code {
     SoundNone,
     SoundXrun,
     ClockUnsynced,
+    Overheated,
+    MemoryHigh,
+    WatchdogRestart,
     Internal,
 }
 
@@ -224,6 +227,11 @@ impl Code {
             }
             Self::ClockUnsynced => {
                 (Error, true, "The clock is not set, so the camera stays closed. Check the time server.")
+            }
+            Self::Overheated => (Warning, true, "The board is so hot that it slows down. Give it air."),
+            Self::MemoryHigh => (Warning, true, "The program has nearly all the memory it may have."),
+            Self::WatchdogRestart => {
+                (Warning, false, "The program hung and was started again. Please report it.")
             }
             Self::Internal => (Error, true, "Something went wrong inside the program. Please report it."),
         }

@@ -128,6 +128,8 @@ pub struct Settings {
     pub screen: Size,
     /// Which cameras the configuration names.
     pub cameras: Vec<Position>,
+    /// Whether the configuration asks for page flips.
+    pub wants_flip: bool,
     /// Whether the own tile is mirrored where the document does not say.
     pub mirror: bool,
     /// Whether the kiosk may look: if not, no camera is ever opened.
@@ -215,6 +217,8 @@ pub enum Event {
         info: ScreenInfo,
     },
     Raised(Fault),
+    /// This is over, wherever it was.
+    Over(fault::Code),
     /// Whatever was wrong with this part is over.
     Healed(fault::Part),
 }

@@ -6,6 +6,7 @@ impl Room {
     pub(super) fn settle(&mut self, now: Now) -> Vec<Command> {
         self.handle_due(now);
         self.watch_clock(now);
+        self.judge_screen(now);
         self.choose_camera(now);
         self.choose_sound(now);
         self.faults.handle_timeout(now);
@@ -88,6 +89,14 @@ impl Room {
             self.raise(fault(Part::System, Code::ClockUnsynced), None, now);
         } else if !self.clock_missing && said {
             self.faults.heal_if(|fault| fault.code == Code::ClockUnsynced, now);
+        }
+    }
+
+    /// A screen that works may still not flip.
+    fn judge_screen(&mut self, now: Now) {
+        let copies = self.screen_info.as_ref().is_some_and(|screen| !screen.flip);
+        if copies && self.settings.wants_flip && !self.faults.is_active(&Part::Screen, Code::ScreenNoFlip) {
+            self.raise(fault(Part::Screen, Code::ScreenNoFlip), None, now);
         }
     }
 

@@ -21,6 +21,7 @@ pub fn settings(name: &str) -> Settings {
         version: "0.1.0",
         screen: Size::new(1920, 1080),
         cameras: vec![Position::Front, Position::Back],
+        wants_flip: false,
         mirror: true,
         may_look: true,
         may_listen: true,
