@@ -198,7 +198,11 @@ impl Code {
                 (Info, false, "The screen cannot flip pages; changed rows are copied instead.")
             }
             Self::ScreenModeChanged => (Info, true, "The screen's mode was changed. The room is drawn anew."),
-            Self::TileCreateFailed => (Error, true, "This member's tile could not be made."),
+            Self::TileCreateFailed => (
+                Error,
+                true,
+                "The screen has no room for this member's tile. Fewer members, or a larger screen.",
+            ),
             Self::TileStalled => (Warning, true, "No new pictures arrive from this member."),
             Self::PeerUnreachable => (Warning, true, "This member cannot be reached. It is tried again."),
             Self::PeerLost => (Error, true, "The connection to this member was lost. It is made anew."),

@@ -27,10 +27,15 @@ impl Room {
         };
         let identify = self.identify_until.map(|_| self.settings.id.to_string());
         let live = Live {
-            camera: self.wanted_camera().is_some(),
-            microphone: self.wanted_sound().microphone == Use::Open,
+            camera: self.wanted_camera().is_some_and(|at| self.may_work(&Part::Camera(at))),
+            microphone: self.wanted_sound().microphone == Use::Open && self.may_work(&Part::Microphone),
         };
         Picture { scene, identify, notice: self.notice().map(str::to_owned), live }
+    }
+
+    /// Whether nothing is known that keeps this device from working.
+    fn may_work(&self, part: &Part) -> bool {
+        self.faults.of(part).is_none_or(|fault| !is_error(fault) && fault.code != Code::SoundNone)
     }
 
     /// Pinned members first, in the layouts with a large tile then who spoke last, then in document order.

@@ -7,6 +7,7 @@ impl Room {
         self.handle_due(now);
         self.watch_clock(now);
         self.judge_screen(now);
+        self.judge_tiles(now);
         self.choose_camera(now);
         self.choose_sound(now);
         self.faults.handle_timeout(now);
@@ -98,6 +99,19 @@ impl Room {
         if copies && self.settings.wants_flip && !self.faults.is_active(&Part::Screen, Code::ScreenNoFlip) {
             self.raise(fault(Part::Screen, Code::ScreenNoFlip), None, now);
         }
+    }
+
+    /// A screen may have no room for every tile.
+    fn judge_tiles(&mut self, now: Now) {
+        let tiles = self.tiles().into_iter().filter(|tile| tile.area.is_empty());
+        let unmade: Vec<Part> = tiles.map(|tile| Part::Tile(tile.member)).collect();
+        for part in &unmade {
+            if !self.faults.is_active(part, Code::TileCreateFailed) {
+                self.raise(fault(part.clone(), Code::TileCreateFailed), None, now);
+            }
+        }
+        let made = |fault: &Fault| fault.code == Code::TileCreateFailed && !unmade.contains(&fault.part);
+        self.faults.heal_if(made, now);
     }
 
     pub(super) fn choose_camera(&mut self, now: Now) {

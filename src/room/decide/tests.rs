@@ -68,6 +68,25 @@ fn a_kiosk_that_may_not_look_says_so_if_it_is_asked_to_and_never_does() {
 }
 
 #[test]
+fn a_member_for_whom_the_screen_has_no_room_is_named() {
+    let mut room = online("lobby");
+    let info = |width| ScreenInfo { name: "x".into(), width, height: 1, bits_per_pixel: 32, flip: false };
+    room.handle(Event::ScreenOpened { info: info(1) }, at_ms(5));
+
+    let crowded = document_comes(&mut room, TWO, 10);
+    room.handle(Event::ScreenOpened { info: info(1_000) }, at_ms(20));
+    let healed = room.handle_timeout(at_ms(2_100));
+
+    let records = published(&crowded, "lobby/error");
+    let record = records.iter().find(|record| record["code"] == "TILE_CREATE_FAILED").expect("said");
+    assert_eq!(record["openid"], record["tile"]);
+    assert!(
+        raw(&healed, &format!("lobby/fault/{}", record["part"].as_str().expect("a part")))
+            .contains(&String::new())
+    );
+}
+
+#[test]
 fn what_is_live_is_on_the_glass() {
     let shown = |commands: &[Command]| {
         let picture = commands.iter().rev().find_map(|command| match command {
