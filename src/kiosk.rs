@@ -16,7 +16,6 @@ mod stats;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::device::board::Board;
 use crate::link::mqtt::{self, MqttEvent};
 use crate::link::peer::{self, Clocks};
 use crate::media::echo::Switches;
@@ -181,7 +180,7 @@ impl Kiosk {
             room: Room::new(settings),
             peers: Peers::new(peer_settings, flows, tell.clone()),
             stats: Stats::new(clock),
-            health: Health::new(Board::new(Path::new("/"))),
+            health: Health::new(devices.board.clone()),
             config,
             devices,
             clock,

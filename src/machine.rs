@@ -1,11 +1,13 @@
 //! The machine a kiosk runs on: real devices, or simulated ones where the configuration says `sim`.
 
 use crate::config::{Config, SIMULATED};
+use crate::device::board::KernelBoard;
 use crate::device::{self, Camera, Microphone, Screen, Speaker};
 use crate::kiosk::Devices;
 use crate::media::canvas::PixelLayout;
 use crate::room::Position;
 use crate::sim;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A simulated camera's and screen's outside: what a test or the demo holds in its hand.
@@ -89,6 +91,7 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         screen: Arc::new(screen),
         microphone: Arc::new(microphone),
         speaker: Arc::new(speaker),
+        board: Arc::new(KernelBoard::new(Path::new("/"))),
     }
 }
 

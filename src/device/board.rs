@@ -1,30 +1,23 @@
 //! How the board itself is: heat (kernel: driver-api/thermal/sysfs-api) and memory (kernel: admin-guide/cgroup-v2).
 
+use super::{Board, Gauge};
 use std::path::{Path, PathBuf};
 
-/// Where to look: the root of the file system, or a copy of it in a test.
+/// The board as the kernel shows it below a root: `/`, or a copy of some files in a test.
 #[derive(Clone, Debug)]
-pub struct Board {
+pub struct KernelBoard {
     root: PathBuf,
 }
 
-/// Something that is used up: what it is now, and where it becomes too much.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gauge {
-    pub now: u64,
-    pub limit: u64,
-    /// Which zone or group.
-    pub name: String,
-}
-
-impl Board {
+impl KernelBoard {
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
+}
 
-    /// The thermal zone that is nearest to its first trip point above which the kernel acts (passive, hot or critical),
-    /// in thousandths of a degree Celsius. `None` on a board that does not measure.
-    pub fn heat(&self) -> Option<Gauge> {
+impl Board for KernelBoard {
+    /// The thermal zone nearest to its first trip point above which the kernel acts: passive, hot or critical.
+    fn heat(&self) -> Option<Gauge> {
         let zones = std::fs::read_dir(self.root.join("sys/class/thermal")).ok()?.flatten();
         let zones = zones.filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"));
         zones
@@ -32,9 +25,8 @@ impl Board {
             .max_by_key(|gauge| gauge.now as i64 - gauge.limit as i64)
     }
 
-    /// Memory of the process's control group and its limit (`memory.high`, else `memory.max`), in bytes. `None` without
-    /// a limit.
-    pub fn memory(&self) -> Option<Gauge> {
+    /// Of the process's control group, against `memory.high`, else `memory.max`.
+    fn memory(&self) -> Option<Gauge> {
         let groups = std::fs::read_to_string(self.root.join("proc/self/cgroup")).ok()?;
         // Version 2 has one line, without a controller's name.
         let name = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -105,7 +97,7 @@ mod tests {
         ];
         let root = Root::new("heat", &files.each_ref().map(|(file, content)| (file.as_str(), *content)));
 
-        let heat = Board::new(&root.0).heat();
+        let heat = KernelBoard::new(&root.0).heat();
 
         assert_eq!(heat, Some(Gauge { now: 71_000, limit: 80_000, name: "cpu-thermal".into() }));
     }
@@ -118,14 +110,14 @@ mod tests {
         let cgroup = ("proc/self/cgroup", "0::/system.slice/parlor.service\n");
         let root = Root::new("memory", &[cgroup, (&high, "max\n"), (&max, "200\n"), (&current, "150\n")]);
 
-        let memory = Board::new(&root.0).memory();
+        let memory = KernelBoard::new(&root.0).memory();
 
         assert_eq!(memory.map(|memory| (memory.now, memory.limit)), Some((150, 200)));
     }
 
     #[test]
     fn a_board_that_measures_nothing_says_nothing() {
-        let board = Board::new(Path::new("/nowhere"));
+        let board = KernelBoard::new(Path::new("/nowhere"));
 
         assert_eq!((board.heat(), board.memory()), (None, None));
     }

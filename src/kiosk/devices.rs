@@ -2,7 +2,7 @@
 
 use super::{Kiosk, say, send};
 use crate::config;
-use crate::device::{self, Camera, Microphone, Screen, Speaker};
+use crate::device::{self, Board, Camera, Microphone, Screen, Speaker};
 use crate::pipeline;
 use crate::room::fault::{Code, Part};
 use crate::room::{Event, Position, SoundUse, Use};
@@ -22,6 +22,7 @@ pub struct Devices {
     pub screen: Arc<Open<dyn Screen>>,
     pub microphone: Arc<Open<dyn Microphone>>,
     pub speaker: Arc<Open<dyn Speaker>>,
+    pub board: Arc<dyn Board>,
 }
 
 /// What is open.

@@ -1,9 +1,10 @@
 //! Whether the board is too hot or short of memory, said before something breaks; and whether the program hung before.
 
-use crate::device::board::{Board, Gauge};
+use crate::device::{Board, Gauge};
 use crate::room::Event;
 use crate::room::fault::{Cause, Code, Fault, Part};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked.
@@ -13,14 +14,14 @@ const HIGH: (u64, u64) = (9, 10);
 
 /// Looks at the board now and then.
 pub struct Health {
-    board: Board,
+    board: Arc<dyn Board>,
     next: Duration,
     /// What was high when it was looked last.
     high: Vec<Code>,
 }
 
 impl Health {
-    pub fn new(board: Board) -> Self {
+    pub fn new(board: Arc<dyn Board>) -> Self {
         Self { board, next: Duration::ZERO, high: Vec::new() }
     }
 
@@ -88,6 +89,7 @@ fn fault(code: Code, gauge: &Gauge) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     #[test]
     fn a_hang_is_said_by_the_next_life_and_by_no_other() {
@@ -103,22 +105,27 @@ mod tests {
         std::fs::remove_dir_all(&directory).expect("it is ours");
     }
 
+    /// A board of this temperature that becomes hot at 80 °C.
+    struct Hot(AtomicU64);
+
+    impl Board for Hot {
+        fn heat(&self) -> Option<Gauge> {
+            Some(Gauge { now: self.0.load(Relaxed), limit: 80_000, name: "cpu".into() })
+        }
+
+        fn memory(&self) -> Option<Gauge> {
+            None
+        }
+    }
+
     #[test]
     fn heat_is_said_once_when_it_comes_and_when_it_goes() {
-        let root = std::env::temp_dir().join(format!("parlor-health-{}", std::process::id()));
-        let zone = root.join("sys/class/thermal/thermal_zone0");
-        std::fs::create_dir_all(&zone).expect("a folder");
-        let write = |name: &str, content: &str| std::fs::write(zone.join(name), content).expect("a file");
-        for (name, content) in
-            [("type", "cpu"), ("trip_point_0_type", "passive"), ("trip_point_0_temp", "80000")]
-        {
-            write(name, content);
-        }
-        let mut health = Health::new(Board::new(&root));
+        let board = Arc::new(Hot(AtomicU64::new(0)));
+        let mut health = Health::new(board.clone());
         let mut said = Vec::new();
 
-        for (second, temperature) in [(0, "79000"), (10, "80000"), (15, "10"), (20, "90000"), (30, "70000")] {
-            write("temp", temperature);
+        for (second, temperature) in [(0, 79_000), (10, 80_000), (15, 10), (20, 90_000), (30, 70_000)] {
+            board.0.store(temperature, Relaxed);
             let events = health.look(Duration::from_secs(second));
             said.extend(events.into_iter().map(|event| match event {
                 Event::Raised(fault) => (second, fault.code, true),
@@ -127,7 +134,6 @@ mod tests {
             }));
         }
 
-        std::fs::remove_dir_all(&root).expect("it is ours");
         assert_eq!(said, [(10, Code::Overheated, true), (30, Code::Overheated, false)]);
     }
 }

@@ -52,7 +52,7 @@ struct Pane {
     since: Duration,
     /// What is on the canvas; `None` if nothing yet.
     drawn: Option<Look>,
-    /// Whether the room was told that the tile is live.
+    /// Whether the room was told that the tile is live, and the tile has been waiting for nothing since.
     told_live: bool,
 }
 
@@ -62,7 +62,7 @@ impl Pane {
         match now.saturating_sub(self.since) {
             _ if self.frame.is_none() || off => Look::Placeholder,
             age if age > GONE => Look::Placeholder,
-            age if age > STALE => Look::Veiled,
+            age if age > STALE || !self.told_live => Look::Veiled,
             _ => Look::Picture,
         }
     }
@@ -193,6 +193,9 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
             if pane.tile != state_alone || pane.drawn != Some(Look::Picture) {
                 pane.drawn = None;
             }
+            // It waits for a first picture again: of another camera, of a new connection.
+            let waits = |state| state == TileState::Connecting;
+            pane.told_live &= !waits(tile.state) || waits(pane.tile.state);
             pane.tile = tile.clone();
         }
         panes.push(pane);

@@ -4,21 +4,10 @@ use super::decide::{Flow, Room, Stage};
 use super::document::{Document, Layout, Member};
 use super::fault::{Code, Fault, Part, Severity};
 use super::session::Link;
-use super::{Live, Mode, Picture, Position, Scene, Tile, TileState, Use, layout};
+use super::{Live, Mode, Picture, Scene, Tile, TileState, Use, layout};
 use crate::geometry::Rect;
 
 impl Room {
-    /// The camera that is to be open.
-    pub(super) fn wanted_camera(&self) -> Option<Position> {
-        let document = self.joined_document()?;
-        let position = document.member(&self.settings.id)?.position;
-        let allowed = self.settings.may_look
-            && !document.mute.camera
-            && !self.clock_missing
-            && self.settings.cameras.contains(&position);
-        allowed.then_some(position)
-    }
-
     pub(super) fn picture(&self, tiles: &[Tile]) -> Picture {
         let scene = if self.stage == Stage::Joined {
             Scene::Grid { tiles: tiles.to_vec() }
@@ -63,7 +52,7 @@ impl Room {
             area,
             fit: member.fit,
             mirror,
-            position: member.position,
+            position: self.position_of(member),
             name: member.name.clone(),
             state,
             reason: reason.to_owned(),
@@ -90,8 +79,9 @@ impl Room {
         if self.clock_missing {
             return (TileState::Off, Code::ClockUnsynced.hint());
         }
-        let camera = self.faults.of(&Part::Camera(member.position)).filter(|fault| is_error(fault));
-        if !self.settings.may_look || !self.settings.cameras.contains(&member.position) {
+        let position = self.position_of(member);
+        let camera = self.faults.of(&Part::Camera(position)).filter(|fault| is_error(fault));
+        if !self.settings.may_look || !self.settings.cameras.contains(&position) {
             return (TileState::Off, camera.map_or("", |fault| fault.code.hint()));
         }
         if let Some(fault) = camera.or(self.not_made(member)) {

@@ -114,34 +114,6 @@ impl Room {
         self.faults.heal_if(made, now);
     }
 
-    pub(super) fn choose_camera(&mut self, now: Now) {
-        let wanted = self.wanted_camera();
-        if wanted != self.said.camera {
-            let switched = self.said.camera.is_some() && wanted.is_some();
-            self.said.switching_to = wanted.filter(|_| switched);
-            self.said.camera = wanted;
-            let own = self.settings.id.clone();
-            self.forget_stall(&own, now);
-            self.out.push(Command::Camera(wanted));
-        }
-        let document = self.joined_document();
-        let own = document.and_then(|document| document.member(&self.settings.id)).map(|own| own.position);
-        let asked = document.is_some_and(|document| !document.mute.camera);
-        let missing = own.filter(|at| !self.settings.cameras.contains(at));
-        let refused = own.filter(|_| asked && !self.settings.may_look);
-        for (at, code) in [(missing, Code::CameraNotFound), (refused, Code::CameraNotAuthorized)] {
-            if let Some(part) = at.map(Part::Camera)
-                && !self.faults.is_active(&part, code)
-            {
-                self.raise(fault(part, code), None, now);
-            }
-        }
-        // A camera that is not wanted is not missed.
-        let missed = [wanted, missing, refused];
-        let unwanted = |part: &Part| matches!(part, Part::Camera(at) if !missed.contains(&Some(*at)));
-        self.faults.heal_if(|fault| unwanted(&fault.part), now);
-    }
-
     pub(super) fn say_changes(&mut self, video_members: Vec<String>, now: Now) {
         if self.said.stage != Some(self.stage) {
             self.said.stage = Some(self.stage);

@@ -8,6 +8,7 @@ pub use ground::*;
 use pair::*;
 use proptest::prelude::*;
 
+mod camera;
 mod ground;
 mod pair;
 mod sound;
@@ -52,22 +53,6 @@ fn a_room_is_made_and_what_is_on_the_glass_is_reported() {
 }
 
 #[test]
-fn a_kiosk_that_may_not_look_says_so_if_it_is_asked_to_and_never_does() {
-    let mut room = Room::new(Settings { may_look: false, ..settings("lobby") });
-    room.handle(Event::BrokerUp, at_ms(0));
-
-    let joined = document_comes(&mut room, TWO, 10);
-    let muted = document_comes(&mut room, r#"{"room":"r","members":["lobby"],"mute":{"camera":true}}"#, 20);
-    let healed = room.handle_timeout(at_ms(2_030));
-
-    assert!(cameras(&joined).is_empty());
-    assert_eq!(codes(&joined), ["CAMERA_NOT_AUTHORIZED"]);
-    assert_eq!(tile(&joined, "lobby").state, TileState::Off);
-    assert!(cameras(&muted).is_empty());
-    assert_eq!(raw(&healed, "lobby/fault/camera-front"), [""]);
-}
-
-#[test]
 fn a_member_for_whom_the_screen_has_no_room_is_named() {
     let mut room = online("lobby");
     let info = |width| ScreenInfo { name: "x".into(), width, height: 1, bits_per_pixel: 32, flip: false };
@@ -84,23 +69,6 @@ fn a_member_for_whom_the_screen_has_no_room_is_named() {
         raw(&healed, &format!("lobby/fault/{}", record["part"].as_str().expect("a part")))
             .contains(&String::new())
     );
-}
-
-#[test]
-fn what_is_live_is_on_the_glass() {
-    let shown = |commands: &[Command]| {
-        let picture = commands.iter().rev().find_map(|command| match command {
-            Command::Show(picture) => Some(picture.live),
-            _ => None,
-        });
-        picture.map(|live| (live.camera, live.microphone))
-    };
-    let mut room = online("lobby");
-
-    assert_eq!(shown(&document_comes(&mut room, TWO, 10)), Some((true, true)));
-    let muted = r#"{"room":"r","members":["lobby"],"mute":{"camera":true}}"#;
-    assert_eq!(shown(&document_comes(&mut room, muted, 20)), Some((false, true)));
-    assert_eq!(shown(&room.handle(Event::DocumentCleared, at_ms(30))), Some((false, false)));
 }
 
 #[test]
