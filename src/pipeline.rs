@@ -28,7 +28,7 @@ use crate::room::message::MemberId;
 use crate::room::{self, Position};
 use crate::supervise::{Failure, Stop};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub struct Meter {
     /// When the last one was drawn, and how long after its arrival, in microseconds of the kiosk's clock.
     pub shown_at_us: AtomicU64,
     pub latency_us: AtomicU64,
+    /// How late the sound is against the last picture, in microseconds, its wait included; [`i64::MIN`]: not known.
+    pub sound_late_us: AtomicI64,
 }
 
 impl Video {
@@ -71,7 +73,7 @@ impl Video {
             pictures: Mailbox::new(bell),
             lip_sync: Arc::default(),
             keyframe_needed: Notify::new(),
-            meter: Meter::default(),
+            meter: Meter { sound_late_us: AtomicI64::new(i64::MIN), ..Meter::default() },
         }
     }
 
@@ -421,7 +423,11 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
         match decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived) {
             Ok(Some(frame)) => {
                 let now = clock.mono();
-                let wait = lock(&video.lip_sync).wait(job.packet.time, now);
+                let mut lip_sync = lock(&video.lip_sync);
+                let wait = lip_sync.wait(job.packet.time, now);
+                let late = lip_sync.lateness(job.packet.time, now + wait);
+                drop(lip_sync);
+                video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
                 video.put(frame, now + wait);
                 if std::mem::take(&mut decoding.failed) >= TROUBLE {
                     (stream.trouble)(false);

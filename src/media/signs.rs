@@ -206,6 +206,7 @@ fn border(area: Rect, edge: u32) -> [Rect; 4] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Badge {
     MicrophoneOff,
+    EarphoneOff,
     CameraOff,
 }
 
@@ -222,6 +223,7 @@ pub fn badges(canvas: &mut Canvas, area: Rect, badges: &[Badge]) {
         painter.rounded(disc, side as f32, palette::ALERT, 235);
         match badge {
             Badge::MicrophoneOff => microphone(&mut painter, disc),
+            Badge::EarphoneOff => earphone(&mut painter, disc),
             Badge::CameraOff => camera(&mut painter, disc),
         }
         let at = units(disc);
@@ -244,6 +246,16 @@ fn microphone(painter: &mut Painter, square: Rect) {
     painter.stroke(at(9.4, 14.6), at(14.6, 14.6), 1.5 * unit, palette::TEXT);
     painter.stroke(at(14.6, 14.6), at(16.0, 12.0), 1.5 * unit, palette::TEXT);
     painter.stroke(at(12.0, 14.6), at(12.0, 18.0), 1.5 * unit, palette::TEXT);
+}
+
+fn earphone(painter: &mut Painter, square: Rect) {
+    let (at, unit) = (units(square), square.width as f32 / 24.0);
+    painter.stroke(at(8.4, 12.0), at(9.6, 12.0), 4.4 * unit, palette::TEXT);
+    painter.stroke(at(9.6, 12.0), at(12.6, 7.8), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(12.6, 7.8), at(12.6, 16.2), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(12.6, 16.2), at(9.6, 12.0), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(15.4, 9.4), at(16.8, 12.0), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(16.8, 12.0), at(15.4, 14.6), 1.5 * unit, palette::TEXT);
 }
 
 fn camera(painter: &mut Painter, square: Rect) {
@@ -300,7 +312,7 @@ mod tests {
             label(&mut canvas, &mut fonts, area, "Ward 3 东区");
             notice(&mut canvas, &mut fonts, area, "no connection to the broker");
             speaking(&mut canvas, area);
-            badges(&mut canvas, area, &[Badge::MicrophoneOff, Badge::CameraOff]);
+            badges(&mut canvas, area, &[Badge::MicrophoneOff, Badge::EarphoneOff, Badge::CameraOff]);
 
             let inside = canvas.physical(area);
             for (at, pixel) in canvas.data().chunks_exact(4).enumerate() {

@@ -250,9 +250,10 @@ fn draw(canvas: &mut Canvas, compositor: &mut Compositor, fonts: &mut Fonts, pan
     if tile.speaking {
         signs::speaking(canvas, tile.area);
     }
-    if tile.microphone_muted {
-        signs::badges(canvas, tile.area, &[Badge::MicrophoneOff]);
-    }
+    let off = [(tile.microphone_muted, Badge::MicrophoneOff), (tile.earphone_muted, Badge::EarphoneOff)];
+    let badges: heapless::Vec<Badge, 2> =
+        off.into_iter().filter_map(|(off, badge)| off.then_some(badge)).collect();
+    signs::badges(canvas, tile.area, &badges);
 }
 
 /// What lies over the tiles: drawn again whenever something below it was.

@@ -83,6 +83,8 @@ pub struct Tile {
     pub speaking: bool,
     /// Whether nobody hears this member because its microphone is muted; known of the own tile only.
     pub microphone_muted: bool,
+    /// Whether nobody is heard here because the earphone is muted; known of the own tile only.
+    pub earphone_muted: bool,
 }
 
 /// All that the screen shows.

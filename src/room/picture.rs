@@ -57,6 +57,7 @@ impl Room {
             state,
             reason: reason.to_owned(),
             speaking: self.speakers.contains_key(&member.id),
+            earphone_muted: member.mode == Mode::Camera && document.mute.earphone,
             microphone_muted: member.mode == Mode::Camera && self.wanted_sound().microphone != Use::Open,
         }
     }

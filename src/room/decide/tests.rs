@@ -49,7 +49,10 @@ fn a_room_is_made_and_what_is_on_the_glass_is_reported() {
     assert_eq!(reported["rev"], 1);
     assert_eq!(reported["tiles"][1]["area"], json!([960, 0, 960, 1080]));
     assert_eq!(reported["tiles"][1]["state"], "connecting");
-    assert_eq!(reported["tiles"][0]["muted"], json!({ "microphone": false, "camera": false }));
+    assert_eq!(
+        reported["tiles"][0]["muted"],
+        json!({ "microphone": false, "earphone": false, "camera": false })
+    );
 }
 
 #[test]
