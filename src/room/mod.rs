@@ -6,7 +6,7 @@
 //!  pipeline, supervise ─ pictures, faults ───────┘                       └─► next_timeout()
 //! ```
 
-mod clock;
+pub mod clock;
 mod decide;
 pub mod document;
 pub mod fault;
