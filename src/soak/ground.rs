@@ -22,6 +22,9 @@ const ABSENT_GRACE: Duration = Duration::from_secs(5);
 /// How far away the end of a document is that is to pass.
 const UNTIL: Duration = Duration::from_secs(2);
 
+/// How the ids of those begin who are not listed.
+pub const STRANGER: &str = "stranger";
+
 /// All that runs.
 pub struct Ground {
     broker: Option<BrokerProcess>,
@@ -165,10 +168,10 @@ impl Ground {
                 "room": ROOM, "session": session, "seq": seq, "kind": kind, "sdp": "v=0\r\n",
                 "candidate": { "candidate": "", "sdpMid": "0", "sdpMLineIndex": 0 },
             });
-            (format!("{}/signal/stranger-{from}", IDS[of]), body.to_string())
+            (format!("{}/signal/{STRANGER}-{from}", IDS[of]), body.to_string())
         };
         let signals: Vec<(String, String)> = match stranger {
-            Stranger::NoJson => vec![(format!("{}/signal/stranger-0", IDS[of]), "{".into())],
+            Stranger::NoJson => vec![(format!("{}/signal/{STRANGER}-0", IDS[of]), "{".into())],
             Stranger::Offer => vec![signal("offer", 0, 1)],
             Stranger::Flood => (0..10)
                 .flat_map(|from| {

@@ -146,8 +146,8 @@ impl Step {
             | Self::BrokerStarted
             | Self::LineMended(_)
             | Self::Rest => &[Code::BrokerUnreachable],
-            Self::Leave(_, Stage::Forgotten) => &[Code::BrokerUnreachable],
-            Self::Stranger(..) => &[Code::SignalRefused],
+            // The goodbyes of the others are not heard.
+            Self::Leave(_, Stage::Forgotten) => &[Code::BrokerUnreachable, Code::PeerLost],
             _ => &[],
         }
     }

@@ -137,20 +137,16 @@ impl World {
         let told = self.places.iter_mut().enumerate().filter(|(_, place)| place.stage != Stage::Forgotten);
         told.map(|(index, place)| {
             (place.rev, place.spoilt) = (rev, None);
-            let mut members: Vec<Value> = joined
-                .iter()
-                .map(|id| match *id == place.id {
-                    true => json!({ "openid": id, "device-position": place.position }),
-                    false => json!(id),
-                })
-                .collect();
+            let own = json!({ "openid": place.id, "device-position": place.position });
+            let member = |id: &&str| if *id == place.id { own.clone() } else { json!(id) };
+            let mut members: Vec<Value> = joined.iter().map(member).collect();
             let mut document = json!({ "rev": rev, "room": ROOM, "object-fit": "cover", "layout": layout });
+            document["mute"] = json!(place.mute);
             match place.stage {
                 Stage::Cleared | Stage::Forgotten => return (index, None),
-                Stage::Joined => document["mute"] = json!(place.mute),
-                Stage::Unlisted => {}
+                Stage::Joined | Stage::Unlisted => {}
                 Stage::Over => {
-                    members.push(json!(place.id));
+                    members.push(own);
                     document["until"] = json!(clock::to_text(place.until));
                 }
             }
@@ -242,7 +238,8 @@ impl World {
         let mut choices: Vec<Vec<Step>> =
             vec![all().flat_map(unplug).collect(), all().flat_map(plug).collect()];
         if !self.broker {
-            choices.push(vec![Step::BrokerStarted]);
+            // More likely than what else can be done: the longer it is away, the more rarely it is tried again.
+            choices.resize_with(choices.len() + 4, || vec![Step::BrokerStarted]);
         } else if let Some(of) = all().find(|of| !self.places[*of].line) {
             choices.push(vec![Step::LineMended(of)]);
         } else {
