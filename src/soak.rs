@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -124,6 +124,8 @@ struct Soak {
     sampler: Sampler,
     begun: Instant,
     done: u64,
+    /// What each kiosk may still have to say of the time without the broker.
+    debts: Vec<BTreeSet<Code>>,
     /// By kind of step, how long it took until all was said, and until all was seen too.
     times: BTreeMap<&'static str, Vec<(Duration, Duration)>>,
 }
@@ -139,6 +141,7 @@ impl Soak {
             sampler: Sampler::start(begun),
             begun,
             done: 0,
+            debts: vec![BTreeSet::new(); count],
             times: BTreeMap::new(),
         })
     }
@@ -181,6 +184,14 @@ impl Soak {
         self.ground.carry_out(&step, &mut self.world).await?;
         let (said, seen) = self.wait(&step, &before, begun).await?;
         self.done += 1;
+        for of in 0..self.debts.len() {
+            if before.online(of) && self.world.online(of) {
+                self.debts[of].clear();
+            } else {
+                let codes: Vec<Code> = may_say(&step, [&before, &self.world], of).collect();
+                self.debts[of].extend(codes);
+            }
+        }
         println!(
             "{} {:4} {step}: said after {:.2} s, seen after {:.2} s",
             clock(self.begun.elapsed()),
@@ -269,9 +280,8 @@ impl Soak {
         record: &serde_json::Value,
     ) -> anyhow::Result<()> {
         let Some(of) = IDS.iter().position(|id| *id == kiosk) else { return Ok(()) };
-        let stands = [before, &self.world].into_iter().flat_map(|world| world.faults(of));
-        let mut may =
-            stands.flat_map(|standing| standing.codes).chain(step.may_say().iter().copied()).chain(ALWAYS);
+        let debts = self.debts[of].iter().copied();
+        let mut may = may_say(step, [before, &self.world], of).chain(debts).chain(ALWAYS);
         let code = &record["code"];
         // A signal is kept for seconds before it is refused.
         let of_stranger = record["openid"].as_str().is_some_and(|id| id.starts_with(STRANGER));
@@ -323,6 +333,12 @@ impl Soak {
         }
         table
     }
+}
+
+/// What this kiosk may say in a step: of what stands before and after it, and on the way.
+fn may_say(step: &Step, worlds: [&World; 2], of: usize) -> impl Iterator<Item = Code> {
+    let stands = worlds.into_iter().flat_map(move |world| world.faults(of));
+    stands.flat_map(|standing| standing.codes).chain(step.may_say().iter().copied())
 }
 
 /// As `1:02:03`.

@@ -73,6 +73,11 @@ impl Controller {
         lock(&self.heard).last.get(topic).cloned()
     }
 
+    /// Forgets the last document of a topic: what comes now is new.
+    pub fn forget(&self, topic: &str) {
+        lock(&self.heard).last.remove(topic);
+    }
+
     /// Part and record of the faults that stand on this kiosk.
     pub fn faults(&self, kiosk: &str) -> Vec<(String, Value)> {
         let prefix = format!("{kiosk}/fault/");

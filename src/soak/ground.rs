@@ -99,7 +99,7 @@ impl Ground {
                 self.controller.publish(format!("{}/desired", IDS[*of]), String::new(), true).await;
                 // The broker is to know it before the kiosk is back.
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                self.seats[*of].line.set_whole(true);
+                self.mend(*of);
             }
             Step::Leave(of, Stage::Over) => {
                 world.places[*of].until = now() + UNTIL;
@@ -130,12 +130,14 @@ impl Ground {
                 self.publish_documents(world).await;
             }
             Step::LineCut(of) => self.seats[*of].line.set_whole(false),
-            Step::LineMended(of) => self.seats[*of].line.set_whole(true),
+            Step::LineMended(of) => self.mend(*of),
             Step::Restart(of) => {
                 self.seats[*of].end().await?;
+                self.controller.forget(&state(*of));
                 self.seats[*of].start();
             }
             Step::Command(of) => {
+                self.controller.forget(&state(*of));
                 self.controller.publish(format!("{}/cmd/restart", IDS[*of]), String::new(), false).await;
             }
             Step::Spoil(of, garbage) => self.spoil(*of, *garbage).await,
@@ -148,6 +150,12 @@ impl Ground {
             }
         }
         Ok(())
+    }
+
+    /// Who is back says its state anew.
+    fn mend(&self, of: usize) {
+        self.controller.forget(&state(of));
+        self.seats[of].line.set_whole(true);
     }
 
     async fn publish_documents(&self, world: &mut World) {
@@ -206,6 +214,10 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+fn state(of: usize) -> String {
+    format!("{}/state", IDS[of])
 }
 
 /// Since the Unix epoch.
