@@ -78,6 +78,14 @@ impl Room {
         }
     }
 
+    /// What was wrong with a document that was never followed is over; not what is wrong with the one that stands.
+    pub(super) fn heal_document(&mut self, code: Code, now: Now) {
+        let standing = self.document.iter().flat_map(|document| &document.rejected);
+        if standing.into_iter().all(|rejected| rejected.code != code) {
+            self.faults.heal_if(|fault| fault.part == Part::Document && fault.code == code, now);
+        }
+    }
+
     pub(super) fn watch_clock(&mut self, now: Now) {
         let until = self.joined_document().and_then(|document| document.until);
         self.clock_missing = until.is_some() && now.wall.is_none();

@@ -148,6 +148,20 @@ fn a_broken_root_leaves_the_last_good_document_standing() {
 }
 
 #[test]
+fn a_document_broken_in_another_way_is_wrong_in_that_way_alone() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+    let large = format!(r#"{{"room":"r","x":"{}"}}"#, "x".repeat(70_000));
+    document_comes(&mut room, &large, 300);
+
+    document_comes(&mut room, "{", 400);
+    let later = room.handle_timeout(at_ms(2400));
+
+    let levels = published(&later, "lobby/fault/document");
+    assert_eq!(levels.last().expect("said")["code"], "DOCUMENT_INVALID");
+}
+
+#[test]
 fn the_camera_switches_without_leaving_the_room() {
     let mut room = online("lobby");
     document_comes(&mut room, TWO, 0);
