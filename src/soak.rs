@@ -124,7 +124,8 @@ struct Soak {
     sampler: Sampler,
     begun: Instant,
     done: u64,
-    /// What each kiosk may still have to say of the time without the broker.
+    /// What each kiosk may still have to say: of the last step, where one fault hid another, or of the whole time
+    /// without the broker.
     debts: Vec<BTreeSet<Code>>,
     /// By kind of step, how long it took until all was said, and until all was seen too.
     times: BTreeMap<&'static str, Vec<(Duration, Duration)>>,
@@ -185,12 +186,11 @@ impl Soak {
         let (said, seen) = self.wait(&step, &before, begun).await?;
         self.done += 1;
         for of in 0..self.debts.len() {
+            let codes: Vec<Code> = may_say(&step, [&before, &self.world], of).collect();
             if before.online(of) && self.world.online(of) {
                 self.debts[of].clear();
-            } else {
-                let codes: Vec<Code> = may_say(&step, [&before, &self.world], of).collect();
-                self.debts[of].extend(codes);
             }
+            self.debts[of].extend(codes);
         }
         println!(
             "{} {:4} {step}: said after {:.2} s, seen after {:.2} s",
