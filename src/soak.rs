@@ -164,13 +164,22 @@ impl Soak {
                 (line, done) = (Instant::now(), self.done);
             }
         }
-        Ok(())
+        // As it began.
+        while let Some(step) = self.reconnection() {
+            self.step(step).await?;
+        }
+        self.step(Step::Rest).await
+    }
+
+    /// What brings somebody back to the broker, if somebody is away.
+    fn reconnection(&self) -> Option<Step> {
+        let away = (0..self.world.places.len()).find(|of| !self.world.online(*of))?;
+        Some(if self.world.broker { Step::LineMended(away) } else { Step::BrokerStarted })
     }
 
     fn choose(&mut self) -> Step {
-        let connected = (0..self.world.places.len()).all(|of| self.world.online(of));
         let choices = self.world.choices();
-        if connected && self.done.is_multiple_of(REST_EVERY) {
+        if self.reconnection().is_none() && self.done.is_multiple_of(REST_EVERY) {
             return Step::Rest;
         }
         let kind = choices.choose(&mut self.chance);
@@ -257,7 +266,7 @@ impl Soak {
         }
     }
 
-    /// Looks on for a while; in the end everything must still be so.
+    /// Looks on for a while; what is said meanwhile must be expected. The next step finds what else has changed.
     async fn keep_for(&mut self, time: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < time {
