@@ -4,7 +4,7 @@ use super::ground::{CAMERA, Ground};
 use super::step::Device;
 use super::world::{IDS, Standing, World};
 use crate::demo::room::place;
-use crate::geometry::{Fit, Rect};
+use crate::geometry::{self, Fit, Rect};
 use crate::machine;
 use crate::media::canvas::Canvas;
 use crate::room::Position;
@@ -68,7 +68,8 @@ impl Tile {
             if self.number.replace(number).is_some_and(|before| before != number) {
                 self.news.push_back(now);
             }
-            self.whose = whose(canvas, self.area, count);
+            let picture = geometry::place(CAMERA, self.area, self.fit).map(|placement| placement.target);
+            self.whose = picture.and_then(|picture| whose(canvas, picture, count));
         }
         while self.news.front().is_some_and(|at| now - *at > WHILE) {
             self.news.pop_front();
@@ -76,7 +77,7 @@ impl Tile {
     }
 }
 
-/// Whose camera is seen in this area, by its colour.
+/// Whose picture lies here, by its colour.
 fn whose(canvas: &Canvas, area: Rect, count: usize) -> Option<(usize, Position)> {
     let pixel = canvas.pixel(area.x + area.width / 2, area.y + area.height / 6);
     let [red, green, blue] = [pixel.red, pixel.green, pixel.blue].map(f32::from);

@@ -1,6 +1,7 @@
 //! What was done to the room so far, and what must be true because of it. A pure value: the same seed, the same steps.
 
 use super::step::{Device, Step, Stranger};
+use crate::geometry::Fit;
 use crate::room::document::{Layout, Mute};
 use crate::room::fault::{Code, Severity};
 use crate::room::{Position, clock};
@@ -134,13 +135,15 @@ impl World {
         let joined: Vec<&str> =
             self.places.iter().filter(|place| place.stage == Stage::Joined).map(|place| place.id).collect();
         let layout = self.layout;
+        // In a narrow tile `cover` cuts off what is looked for.
+        let fit = if layout == Layout::Grid { Fit::Cover } else { Fit::Contain };
         let told = self.places.iter_mut().enumerate().filter(|(_, place)| place.stage != Stage::Forgotten);
         told.map(|(index, place)| {
             (place.rev, place.spoilt) = (rev, None);
             let own = json!({ "openid": place.id, "device-position": place.position });
             let member = |id: &&str| if *id == place.id { own.clone() } else { json!(id) };
             let mut members: Vec<Value> = joined.iter().map(member).collect();
-            let mut document = json!({ "rev": rev, "room": ROOM, "object-fit": "cover", "layout": layout });
+            let mut document = json!({ "rev": rev, "room": ROOM, "object-fit": fit, "layout": layout });
             document["mute"] = json!(place.mute);
             match place.stage {
                 Stage::Cleared | Stage::Forgotten => return (index, None),
