@@ -43,7 +43,12 @@ impl Room {
         let due = |at: Option<Duration>| at.is_some_and(|at| now.mono >= at);
         if due(self.absent_at) {
             self.absent_at = None;
+            // With the document goes what was wrong with it.
+            if let Some(broken) = self.broken.take() {
+                self.heal_document(broken.code, now);
+            }
             if self.document.is_some() {
+                self.faults.heal(&Part::Document, now);
                 self.close("document-absent", now);
                 self.document = None;
             }

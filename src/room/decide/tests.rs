@@ -257,6 +257,22 @@ fn records_wait_for_the_broker_with_their_true_times() {
 }
 
 #[test]
+fn with_a_document_that_is_gone_goes_what_was_wrong_with_it() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+    document_comes(&mut room, "{", 300);
+    room.handle(Event::BrokerDown, at_ms(1000));
+    room.handle(Event::BrokerUp, at_ms(5000));
+
+    room.handle_timeout(at_ms(65_000));
+    let healed = room.handle_timeout(at_ms(67_000));
+
+    let stands = published(&healed, "lobby/fault/document");
+    assert_eq!(stands.last().expect("said")["code"], "ROOM_CLOSED");
+    assert_eq!(published(&healed, "lobby/state").last().expect("said")["state"], "online");
+}
+
+#[test]
 fn a_room_with_an_end_needs_a_clock_and_closes_by_it() {
     let mut room = online("lobby");
     let dated = r#"{"room":"r","members":["lobby"],"until":"2027-01-15T08:00:10Z"}"#;
