@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -69,6 +69,8 @@ const LOOK: Duration = Duration::from_millis(40);
 const REST_EVERY: u64 = 10;
 const REST: Duration = Duration::from_secs(3);
 const LINE_EVERY: Duration = Duration::from_secs(60);
+/// Times kept of each kind of step; when full the oldest goes.
+const TIMES: usize = 10_000;
 /// What a busy machine may have a kiosk say at any time; that it stands when it must not is another thing.
 const ALWAYS: [Code; 4] = [Code::TileStalled, Code::SoundXrun, Code::PeerUnreachable, Code::NoKeyframe];
 
@@ -128,7 +130,7 @@ struct Soak {
     /// without the broker.
     debts: Vec<BTreeSet<Code>>,
     /// By kind of step, how long it took until all was said, and until all was seen too.
-    times: BTreeMap<&'static str, Vec<(Duration, Duration)>>,
+    times: BTreeMap<&'static str, VecDeque<(Duration, Duration)>>,
 }
 
 impl Soak {
@@ -208,7 +210,11 @@ impl Soak {
             said.as_secs_f64(),
             seen.as_secs_f64()
         );
-        self.times.entry(step.kind()).or_default().push((said, seen));
+        let times = self.times.entry(step.kind()).or_default();
+        if times.len() == TIMES {
+            times.pop_front();
+        }
+        times.push_back((said, seen));
         if step == Step::Rest {
             self.sampler.set_rest(true);
             let rested = self.keep_for(REST).await;
