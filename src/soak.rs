@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use step::Step;
-use world::{IDS, World};
+use world::{IDS, Stage, World};
 
 /// What is done and for how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -236,7 +236,7 @@ impl Soak {
         begun: Instant,
     ) -> anyhow::Result<(Duration, Duration)> {
         let limit = match step {
-            Step::BrokerStarted | Step::LineMended(_) => LIMIT_OF_BROKER,
+            Step::BrokerStarted | Step::LineMended(_) | Step::Leave(_, Stage::Forgotten) => LIMIT_OF_BROKER,
             _ => LIMIT,
         };
         let mut must_say = step.must_say();
