@@ -146,8 +146,10 @@ impl Step {
             | Self::BrokerStarted
             | Self::LineMended(_)
             | Self::Rest => &[Code::BrokerUnreachable],
-            // The goodbyes of the others are not heard.
-            Self::Leave(_, Stage::Forgotten) => &[Code::BrokerUnreachable, Code::PeerLost],
+            // The goodbyes of the others are not heard, and it calls those who list it no more.
+            Self::Leave(_, Stage::Forgotten) => {
+                &[Code::BrokerUnreachable, Code::PeerLost, Code::SignalRefused]
+            }
             _ => &[],
         }
     }
@@ -159,10 +161,6 @@ impl Step {
             Self::Spoil(of, garbage) => Some((*of, garbage.code())),
             _ => None,
         }
-    }
-
-    pub(super) fn spoils(of: usize) -> Vec<Self> {
-        Garbage::ALL.map(|garbage| Self::Spoil(of, garbage)).into()
     }
 
     fn of(&self) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! What was done to the room so far, and what must be true because of it. A pure value: the same seed, the same steps.
 
-use super::step::{Device, Step, Stranger};
+use super::step::{Device, Garbage, Step, Stranger};
 use crate::geometry::Fit;
 use crate::room::document::{Layout, Mute};
 use crate::room::fault::{Code, Severity};
@@ -39,8 +39,8 @@ pub struct Place {
     pub unplugged: BTreeSet<Device>,
     /// Whether its line to the broker is whole.
     pub line: bool,
-    /// What its last document is refused for.
-    pub spoilt: Option<Code>,
+    /// What its last document is, if it cannot be read.
+    pub spoilt: Option<Garbage>,
     /// When its document is over, since the Unix epoch.
     pub until: Duration,
 }
@@ -117,7 +117,7 @@ impl World {
                 let place = &mut self.places[*of];
                 place.position = other(place.position);
             }
-            Step::Spoil(of, garbage) => self.places[*of].spoilt = Some(garbage.code()),
+            Step::Spoil(of, garbage) => self.places[*of].spoilt = Some(*garbage),
             Step::Rest => {
                 let rev = self.rev;
                 *self = Self::new(self.places.len());
@@ -204,7 +204,7 @@ impl World {
         let certain =
             |part: &str, codes: &[Code]| Standing { part: part.into(), codes: codes.into(), certain: true };
         let document = match place.stage {
-            Stage::Joined => place.spoilt,
+            Stage::Joined => place.spoilt.map(Garbage::code),
             Stage::Unlisted => Some(Code::NotAMember),
             Stage::Over | Stage::Forgotten => Some(Code::RoomClosed),
             Stage::Cleared => None,
@@ -266,7 +266,12 @@ impl World {
                 joined(of) && !self.places[*of].unplugged.contains(&to)
             };
             choices.push(all().filter(ready).map(Step::Switch).collect());
-            choices.push(all().filter(joined).flat_map(Step::spoils).collect());
+            // The same twice is said once.
+            let new = |of: usize| {
+                Garbage::ALL.into_iter().filter(move |garbage| self.places[of].spoilt != Some(*garbage))
+            };
+            let spoil = |of: usize| new(of).map(move |garbage| Step::Spoil(of, garbage));
+            choices.push(all().filter(joined).flat_map(spoil).collect());
             choices.push(
                 all().flat_map(|of| Stranger::ALL.map(|stranger| Step::Stranger(of, stranger))).collect(),
             );
