@@ -32,8 +32,7 @@ figures: rust ## The figures of the README, measured on this machine in about th
 
 soak: rust ## Half an hour of everything that can happen to a room, by chance; ARGS="--minutes 1440 --seed 7" goes to it
 	@board/install-packages build
-	@# One arena: what glibc keeps for every thread that ever ran is not growth (mallopt(3)).
-	MALLOC_ARENA_MAX=1 RUST_LOG=$${RUST_LOG:-off} cargo run --locked -- soak $(ARGS)
+	RUST_LOG=$${RUST_LOG:-off} cargo run --locked -- soak $(ARGS)
 
 lint: rust ## Formatting and clippy, warnings are errors
 	@board/install-packages build

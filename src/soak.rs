@@ -22,8 +22,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use step::Step;
 use world::{IDS, Stage, World};
@@ -71,6 +72,9 @@ const REST: Duration = Duration::from_secs(3);
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// Times kept of each kind of step; when full the oldest goes.
 const TIMES: usize = 10_000;
+/// glibc keeps freed memory for each arena, and gives threads that come and go ever other ones: with a single one, what
+/// it keeps does not look like growth. It is read when a process starts (mallopt(3)).
+const ARENAS: &str = "MALLOC_ARENA_MAX";
 /// What a busy machine may have a kiosk say at any time; that it stands when it must not is another thing.
 const ALWAYS: [Code; 4] = [Code::TileStalled, Code::SoundXrun, Code::PeerUnreachable, Code::NoKeyframe];
 
@@ -80,6 +84,11 @@ const ALWAYS: [Code; 4] = [Code::TileStalled, Code::SoundXrun, Code::PeerUnreach
 /// What makes the soak itself impossible: no broker, a kiosk that died, an unknown `--stop-kiosk`.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     let count = usize::from(options.kiosks);
+    if std::env::var_os(ARENAS).is_none() {
+        let mut same = Command::new(std::env::current_exe()?);
+        let error = same.args(std::env::args_os().skip(1)).env(ARENAS, "1").exec();
+        return Err(error).context("start anew with one arena");
+    }
     if let Some(cycles) = options.unplug {
         return cycles::run(count, cycles).await;
     }
