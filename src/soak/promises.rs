@@ -8,6 +8,7 @@ use crate::geometry::{self, Fit, Rect};
 use crate::machine;
 use crate::media::canvas::Canvas;
 use crate::room::Position;
+use crate::room::document::Layout;
 use crate::sim::number;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -180,7 +181,9 @@ pub fn unseen(world: &World, ground: &Ground, eyes: &Eyes) -> Vec<String> {
                 broken.push(format!("{id}: {} is not open and is to be", device.part()));
             }
         }
-        for member in world.shown_on(kiosk) {
+        // Who speaks moves to the large tile, and without the broker nobody hears where the tiles are.
+        let known = world.online(kiosk) || world.layout == Layout::Grid;
+        for member in world.shown_on(kiosk).into_iter().filter(|_| known) {
             let name = format!("tile {} on the glass of {id}", IDS[member]);
             let Some(tile) = eyes.tiles.get(&(kiosk, member)) else {
                 broken.push(format!("{name}: nobody knows where it is"));
