@@ -121,6 +121,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     soak.ground.end().await?;
     match &failure {
         Some(failure) => println!("\nA PROMISE IS BROKEN. {failure}\nAgain: --seed {seed} --kiosks {count}"),
+        None if !slopes.tell() => {
+            println!("\nevery promise was kept; the time was too short to tell what grows");
+        }
         None if flat => println!("\nevery promise was kept, and nothing grows"),
         None => println!("\nevery promise was kept, but SOMETHING GROWS"),
     }

@@ -166,6 +166,11 @@ impl Slopes {
         }
     }
 
+    /// Whether it was long enough to tell.
+    pub fn tell(&self) -> bool {
+        self.samples >= FEWEST
+    }
+
     /// Whether nothing grows. Of too short a time: true.
     pub fn flat(&self) -> bool {
         let steep = self.rss_kib.is_some_and(|slope| slope.above_noise() && slope.an_hour > STEEP_KIB);
