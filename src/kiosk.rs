@@ -177,13 +177,14 @@ impl Kiosk {
             },
             Box::new(move |at, time| sound_clock.set(at, time)),
         ));
+        let work = decoders.work().into_iter().chain([stage.work()]).collect();
         let flows =
             Flows { stage: stage.clone(), fanout: fanout.clone(), decoders, sound: sound.clone(), clocks };
         let mut kiosk = Self {
             room: Room::new(settings),
             peers: Peers::new(peer_settings, flows, tell.clone()),
             stats: Stats::new(clock),
-            health: Health::new(devices.board.clone()),
+            health: Health::new(devices.board.clone(), work),
             config,
             devices,
             clock,

@@ -38,6 +38,20 @@ use tokio::sync::{Notify, oneshot};
 /// How often a thread that waits for pictures looks whether it is to end.
 const GLANCE: Duration = Duration::from_millis(250);
 
+/// How long a thread has worked since the start, waiting left out.
+#[derive(Debug, Default)]
+pub struct Work(AtomicU64);
+
+impl Work {
+    fn add(&self, worked: Duration) {
+        self.0.fetch_add(worked.as_micros() as u64, Relaxed);
+    }
+
+    pub fn total(&self) -> Duration {
+        Duration::from_micros(self.0.load(Relaxed))
+    }
+}
+
 /// One member's moving picture on its way to the screen.
 pub struct Video {
     /// Each with the moment from which it may be shown.
@@ -46,6 +60,8 @@ pub struct Video {
     pub lip_sync: Arc<Mutex<LipSync>>,
     /// Rung when the decoder cannot go on without a keyframe.
     pub keyframe_needed: Notify,
+    /// There is no time for it: it is not decoded.
+    paused: AtomicBool,
     pub meter: Meter,
 }
 
@@ -74,6 +90,7 @@ impl Video {
             pictures: Mailbox::new(bell),
             lip_sync: Arc::default(),
             keyframe_needed: Notify::new(),
+            paused: AtomicBool::new(false),
             meter: Meter { sound_late_us: AtomicI64::new(i64::MIN), ..Meter::default() },
         }
     }
@@ -105,6 +122,8 @@ pub struct Stage {
     snapshots: Mutex<Vec<oneshot::Sender<crate::media::canvas::Canvas>>>,
     /// Rounds of the screen loop.
     turns: AtomicU64,
+    /// What the screen loop has worked.
+    work: Arc<Work>,
 }
 
 impl Default for Stage {
@@ -116,6 +135,7 @@ impl Default for Stage {
             videos: Mutex::default(),
             snapshots: Mutex::default(),
             turns: AtomicU64::new(0),
+            work: Arc::default(),
         }
     }
 }
@@ -155,6 +175,11 @@ impl Stage {
         }
         self.bell.ring();
         canvas
+    }
+
+    /// What the screen loop has worked.
+    pub fn work(&self) -> Arc<Work> {
+        self.work.clone()
     }
 
     /// How many rounds the screen loop has made: stands still when it hangs.

@@ -10,8 +10,7 @@ mod support;
 use parlor::link::peer::Settings;
 use parlor::link::relay::{Relays, Server};
 use parlor::room::fault::{Code, Part};
-use parlor::room::{PeerEvent, Role};
-use parlor::supervise::Verdict;
+use parlor::room::{Event, PeerEvent, Role};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use side::{Camera, Side, introduce, settings};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -105,15 +104,15 @@ fn server(url: String, credential: &str, tls: Arc<ClientConfig>) -> Server {
 }
 
 /// Uses this server alone; what is said of it comes out of the channel.
-fn open(server: Server) -> (Relays, mpsc::UnboundedReceiver<Verdict>) {
+fn open(server: Server) -> (Relays, mpsc::UnboundedReceiver<Event>) {
     let (say, said) = mpsc::unbounded_channel();
-    let relays = Relays::open(&[server], move |verdict| drop(say.send(verdict))).unwrap();
+    let relays = Relays::open(&[server], move |event| drop(say.send(event))).unwrap();
     (relays, said)
 }
 
-async fn raised(said: &mut mpsc::UnboundedReceiver<Verdict>) -> (Code, String) {
+async fn raised(said: &mut mpsc::UnboundedReceiver<Event>) -> (Code, String) {
     match timeout(LIMIT, said.recv()).await.expect("something is said in time") {
-        Some(Verdict::Raised(fault)) if fault.part == Part::Relay(1) => {
+        Some(Event::Raised(fault)) if fault.part == Part::Relay(1) => {
             (fault.code, fault.cause.and_then(|cause| cause.errno).unwrap_or_default())
         }
         other => panic!("{other:?}"),
@@ -203,7 +202,7 @@ async fn a_relay_that_is_not_there_is_said_and_so_is_its_return() {
 
         coturn.restart();
 
-        let healed = async { while said.recv().await != Some(Verdict::Healed(Part::Relay(1))) {} };
+        let healed = async { while !matches!(said.recv().await, Some(Event::Healed(Part::Relay(1)))) {} };
         timeout(LIMIT, healed).await.expect("healed in time");
     }
 }

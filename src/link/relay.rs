@@ -12,8 +12,8 @@ mod door;
 mod stream;
 
 use super::peer::IceServer;
+use crate::room::Event;
 use crate::room::fault::{Code, Fault, Part};
-use crate::supervise::{Failure, Verdict};
 use anyhow::{Context, ensure};
 use rtc::ice::url::{ProtoType, SchemeType, Url};
 use std::sync::Arc;
@@ -95,7 +95,7 @@ impl Relays {
     /// No socket on loopback.
     pub fn open(
         servers: &[Server],
-        say: impl Fn(Verdict) + Clone + Send + Sync + 'static,
+        say: impl Fn(Event) + Clone + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let mut tasks = JoinSet::new();
         let mut known = Vec::new();
@@ -124,24 +124,24 @@ impl Relays {
 }
 
 /// Asks one relay again and again.
-async fn watch(server: Server, way: check::Way, part: Part, say: impl Fn(Verdict)) {
+async fn watch(server: Server, way: check::Way, part: Part, say: impl Fn(Event)) {
     let mut told: Option<Code> = None;
     let mut wait = *RETRY.start();
     loop {
         match check::check(&server, &way).await {
             Ok(()) => {
                 if told.take().is_some() {
-                    say(Verdict::Healed(part.clone()));
+                    say(Event::Healed(part.clone()));
                 }
                 wait = *RETRY.start();
                 sleep(CALM).await;
             }
-            Err(Failure { code, cause }) => {
+            Err((code, cause)) => {
                 if told.replace(code).is_some_and(|before| before != code) {
-                    say(Verdict::Healed(part.clone()));
+                    say(Event::Healed(part.clone()));
                 }
                 let (part, cause) = (part.clone(), Some(cause));
-                say(Verdict::Raised(Fault { part, code, cause, retry_in: Some(wait) }));
+                say(Event::Raised(Fault { part, code, cause, retry_in: Some(wait) }));
                 sleep(wait).await;
                 wait = (wait * 2).min(*RETRY.end());
             }

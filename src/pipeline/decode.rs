@@ -1,6 +1,6 @@
 //! The decoding threads: each stream has a decoder, and stays with one of them.
 
-use super::{GLANCE, Video, lock};
+use super::{GLANCE, Video, Work, lock};
 use crate::clock::Clock;
 use crate::media::Packet;
 use crate::media::frame::FramePool;
@@ -29,7 +29,7 @@ struct Job {
 
 /// As many decoding threads as cores; each stream stays with one of them.
 pub struct Decoders {
-    workers: Vec<SyncSender<Job>>,
+    workers: Vec<(SyncSender<Job>, Arc<Work>)>,
     streams: AtomicU64,
     clock: Clock,
 }
@@ -43,10 +43,16 @@ impl Decoders {
         let (workers, jobs) = (0..workers.max(1))
             .map(|_| {
                 let (sender, receiver) = sync_channel(Self::QUEUE);
-                (sender, Jobs(receiver))
+                let work = Arc::<Work>::default();
+                ((sender, work.clone()), Jobs { queue: receiver, work })
             })
             .unzip();
         (Self { workers, streams: AtomicU64::new(0), clock }, jobs)
+    }
+
+    /// What each thread has worked.
+    pub fn work(&self) -> Vec<Arc<Work>> {
+        self.workers.iter().map(|(_, work)| work.clone()).collect()
     }
 
     /// A sink for a new stream whose pictures go to `video`, as long as somebody else holds that. `trouble` is told
@@ -57,7 +63,7 @@ impl Decoders {
         trouble: impl Fn(Option<Failure>) + Send + Sync + 'static,
     ) -> Box<dyn FnMut(Packet) -> bool + Send> {
         let number = self.streams.fetch_add(1, Relaxed);
-        let worker = self.workers[number as usize % self.workers.len()].clone();
+        let (worker, _) = self.workers[number as usize % self.workers.len()].clone();
         let stream = Arc::new(Stream { number, video: Arc::downgrade(video), trouble: Box::new(trouble) });
         let clock = self.clock;
         Box::new(move |packet| {
@@ -67,8 +73,11 @@ impl Decoders {
     }
 }
 
-/// The queue of one decoding thread.
-pub struct Jobs(Receiver<Job>);
+/// The work of one decoding thread.
+pub struct Jobs {
+    queue: Receiver<Job>,
+    work: Arc<Work>,
+}
 
 /// A stream and its decoder.
 struct Decoding {
@@ -89,7 +98,7 @@ const TROUBLE: u32 = 3;
 pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
     let mut decodings: HashMap<u64, Decoding> = HashMap::new();
     while !stop.is_told() {
-        let job = match jobs.0.recv_timeout(GLANCE) {
+        let job = match jobs.queue.recv_timeout(GLANCE) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
                 decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
@@ -110,7 +119,14 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
             decodings.insert(number, decoding);
         }
         let decoding = decodings.get_mut(&stream.number).expect("it was put there above");
-        match decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived) {
+        if video.paused.load(Relaxed) {
+            decoding.decoder.lose();
+            continue;
+        }
+        let start = clock.mono();
+        let decoded = decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived);
+        jobs.work.add(clock.mono() - start);
+        match decoded {
             Ok(Some(frame)) => {
                 let now = clock.mono();
                 let mut lip_sync = lock(&video.lip_sync);
@@ -125,6 +141,7 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
                 }
             }
             Ok(None) => {}
+            Err(DecodeError::NeedsKeyframe) if !job.packet.keyframe => video.keyframe_needed.notify_one(),
             Err(error) => {
                 tracing::debug!(%error, "picture not decoded");
                 video.keyframe_needed.notify_one();
@@ -151,6 +168,7 @@ mod tests {
     use crate::media::frame::Frame;
     use crate::media::h264::Encoder;
     use std::sync::mpsc;
+    use std::task::{Context, Waker};
 
     #[test]
     fn a_stream_that_cannot_be_decoded_is_said_once_and_so_is_that_it_can_again() {
@@ -185,10 +203,51 @@ mod tests {
         }
         let told_to_stop = stop.clone();
         let worker = std::thread::spawn(move || decode(&jobs, clock, &told_to_stop));
-        let code = |_| told.recv().expect("told").map(|failure: Failure| failure.code);
+        let code = |_| {
+            told.recv_timeout(Duration::from_secs(60)).expect("told").map(|failure: Failure| failure.code)
+        };
         assert_eq!([0, 1, 2, 3].map(code), [Some(Code::DecodeFailed), None, Some(Code::CodecMismatch), None]);
         stop.tell();
         worker.join().expect("no panic").expect("ends");
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_is_not_decoded_and_begins_anew_with_a_keyframe() {
+        let (clock, stop) = (Clock::start(), Stop::default());
+        let (decoders, mut jobs) = Decoders::new(1, clock);
+        let jobs = jobs.pop().expect("one worker");
+        let (video, other) = (Arc::new(Video::new(Arc::default())), Arc::new(Video::new(Arc::default())));
+        let mut sink = decoders.sink(&video, |trouble| panic!("{trouble:?}"));
+        let mut other_sink = decoders.sink(&other, |trouble| panic!("{trouble:?}"));
+        let mut encoder = Encoder::new(Size::new(64, 64), 30.0, 200_000).expect("an encoder");
+        let mut shoot = |keyframe| {
+            encoder.encode(&Frame::new(Size::new(64, 64)), 0, keyframe).expect("coded").expect("a picture")
+        };
+        let worker = std::thread::spawn({
+            let stop = stop.clone();
+            move || decode(&jobs, clock, &stop)
+        });
+        // The worker is through with these when it has decoded what another member sent after them.
+        let mut pictures = |packets: &[Packet], last: Packet| {
+            packets.iter().for_each(|packet| assert!(sink(packet.clone())));
+            assert!(other_sink(last));
+            while other.take(clock.mono()).is_none() {
+                assert!(!worker.is_finished());
+                std::thread::yield_now();
+            }
+            std::iter::from_fn(|| video.take(clock.mono())).count()
+        };
+
+        assert_eq!(pictures(&[shoot(true)], shoot(true)), 1);
+        video.paused.store(true, Relaxed);
+        assert_eq!(pictures(&[shoot(false), shoot(true)], shoot(true)), 0);
+        video.paused.store(false, Relaxed);
+        assert_eq!(pictures(&[shoot(false)], shoot(true)), 0);
+        let asked = std::pin::pin!(video.keyframe_needed.notified());
+        assert!(asked.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(pictures(&[shoot(true)], shoot(true)), 1);
+        stop.tell();
+        worker.join().expect("no panic").expect("ends");
     }
 }

@@ -65,6 +65,7 @@ pub enum Code {
     ScreenModeChanged,
     TileCreateFailed,
     TileStalled,
+    TileOverBudget,
     PeerUnreachable,
     PeerLost,
     NoKeyframe,
@@ -209,6 +210,9 @@ impl Code {
                 "The screen has no room for this member's tile. Fewer members, or a larger screen.",
             ),
             Self::TileStalled => (Warning, true, "No new pictures arrive from this member."),
+            Self::TileOverBudget => {
+                (Warning, true, "This machine is too busy to show everyone: this member's video is cut.")
+            }
             Self::PeerUnreachable => (Warning, true, "This member cannot be reached. It is tried again."),
             Self::PeerLost => (Error, true, "The connection to this member was lost. It is made anew."),
             Self::NoKeyframe => {

@@ -2,7 +2,6 @@
 
 use super::{Server, door};
 use crate::room::fault::{Cause, Code};
-use crate::supervise::Failure;
 use bytes::BytesMut;
 use rtc::crypto::default_provider;
 use rtc::sansio::Protocol;
@@ -30,15 +29,14 @@ pub enum Way {
 ///
 /// # Errors
 /// [`Code::TurnAuth`] or [`Code::TurnUnreachable`].
-pub async fn check(server: &Server, way: &Way) -> Result<(), Failure> {
+pub async fn check(server: &Server, way: &Way) -> Result<(), (Code, Cause)> {
     let trouble = || match way {
         Way::Direct => None,
         Way::Door(door) => door.trouble(),
     };
-    let unreachable = |op: &str, why: String| Failure {
-        code: Code::TurnUnreachable,
-        cause: Cause { op: op.into(), errno: Some(why), target: Some(server.url.to_string()) },
-    };
+    let cause =
+        |op: &str, why| Cause { op: op.into(), errno: Some(why), target: Some(server.url.to_string()) };
+    let unreachable = |op: &str, why: String| (Code::TurnUnreachable, cause(op, why));
     let address = match way {
         Way::Door(door) => door.address,
         Way::Direct => {
@@ -51,9 +49,7 @@ pub async fn check(server: &Server, way: &Way) -> Result<(), Failure> {
     match timeout(LIMIT, allocate(server, address)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) if NOT_US.iter().any(|code| why.contains(code)) => {
-            let code = Code::TurnAuth;
-            let target = Some(server.url.to_string());
-            Err(Failure { code, cause: Cause { op: "allocate".into(), errno: Some(why), target } })
+            Err((Code::TurnAuth, cause("allocate", why)))
         }
         Ok(Err(why)) => Err(unreachable("allocate", why)),
         Err(_) => Err(unreachable("allocate", trouble().unwrap_or_else(|| "no answer".into()))),
