@@ -15,7 +15,7 @@ mod peers;
 mod stats;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::link::mqtt::{self, MqttEvent};
 use crate::link::peer::{self, Clocks};
 use crate::media::echo::Switches;
@@ -66,7 +66,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Runs one kiosk until `stop` resolves or a restart is asked for. Threads, connections and cameras are gone afterwards.
 ///
 /// # Errors
-/// Only what makes a start impossible: a thread that cannot be made, a font file that cannot be read.
+/// Only what makes a start impossible: a thread that cannot be made, a font or certificate that cannot be read.
 pub async fn run(config: Config, devices: Devices, stop: impl Future<Output = ()>) -> anyhow::Result<End> {
     let mut kiosk = Kiosk::start(config, devices)?;
     let end = kiosk.turn(stop).await;
@@ -138,10 +138,12 @@ impl Kiosk {
             stats_interval: config.room.stats_interval,
         };
         let (tell, events) = mpsc::channel(EVENTS);
+        let load = |tls: &config::Tls| mqtt::Tls::load(tls.ca_file.as_deref(), tls.identity.as_ref());
         let broker = Broker::connect(
             mqtt::Settings {
                 host: config.broker.host.clone(),
                 port: config.broker.port,
+                tls: config.broker.tls.as_ref().map(load).transpose()?,
                 id: config.id.to_string(),
                 password: config.broker.password.clone(),
                 prefix: config.prefix.clone(),
