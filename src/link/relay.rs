@@ -13,6 +13,7 @@ mod stream;
 
 use super::peer::IceServer;
 use crate::room::fault::{Code, Fault, Part};
+use crate::secret::Secret;
 use crate::supervise::{Failure, Verdict};
 use anyhow::{Context, ensure};
 use rtc::ice::url::{ProtoType, SchemeType, Url};
@@ -34,7 +35,7 @@ pub const MOST: usize = 8;
 pub struct Server {
     url: Url,
     username: String,
-    credential: String,
+    credential: Secret,
     /// How a server over TLS proves who it is.
     tls: Arc<ClientConfig>,
 }
@@ -47,7 +48,7 @@ impl Server {
     pub fn new(
         url: &str,
         username: String,
-        credential: String,
+        credential: Secret,
         tls: Arc<ClientConfig>,
     ) -> anyhow::Result<Self> {
         let url = Url::parse_url(url)
@@ -57,7 +58,7 @@ impl Server {
         ensure!(!(url.scheme == SchemeType::Turns && datagrams), "{url}: turns goes over TCP");
         let relays = matches!(url.scheme, SchemeType::Turn | SchemeType::Turns);
         ensure!(
-            !relays || !username.is_empty() && !credential.is_empty(),
+            !relays || !username.is_empty() && !credential.reveal().is_empty(),
             "{url}: no username or credential"
         );
         Ok(Self { url, username, credential, tls })
