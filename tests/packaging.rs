@@ -41,7 +41,7 @@ fn the_example_configuration_is_toml_with_its_comments_and_without() {
 
     assert_eq!(as_it_stands["screen"]["device"].as_str(), Some("/dev/fb0"));
     assert_eq!(everything_on["room"]["absent_grace_s"].as_integer(), Some(60));
-    assert_eq!(everything_on["link"]["ice_servers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(everything_on["link"]["ice_servers"].as_array().map(Vec::len), Some(3));
 }
 
 #[test]

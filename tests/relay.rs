@@ -11,19 +11,15 @@ use parlor::link::peer::Settings;
 use parlor::link::relay::{Relays, Server};
 use parlor::room::fault::{Code, Part};
 use parlor::room::{Event, PeerEvent, Role};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use side::{Camera, Side, introduce, settings};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::certificates::{Authority, Identity, Validity};
 use support::{LIMIT, Process, TempDir, free_port};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 const TURNSERVER: &str = "/usr/bin/turnserver";
 const USER: (&str, &str) = ("lobby", "secret");
@@ -34,25 +30,23 @@ struct Coturn {
     tls_port: u16,
     process: Process,
     directory: TempDir,
-    authority: CertificateDer<'static>,
 }
 
 impl Coturn {
     fn start() -> Self {
         assert!(Path::new(TURNSERVER).exists(), "this test needs a real relay: apt-get install coturn");
         let directory = TempDir::new("coturn");
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["localhost".into()]).unwrap();
-        let certificate = certificate.signed_by(&key, &authority).unwrap();
-        directory.write("certificate.pem", &certificate.pem());
-        directory.write("key.pem", &key.serialize_pem());
+        let authority = Authority::new();
+        let Identity { certificate, key } = authority.issue("localhost", Validity::Now);
+        let pems =
+            [("certificate.pem", certificate), ("key.pem", key), ("authority.pem", authority.certificate())];
+        for (name, pem) in pems {
+            directory.write(name, &pem);
+        }
 
         let (port, tls_port) = (free_port(), free_port());
         let process = run(&directory, port, tls_port);
-        Self { port, tls_port, process, directory, authority: authority.der().clone() }
+        Self { port, tls_port, process, directory }
     }
 
     fn restart(&mut self) {
@@ -60,47 +54,59 @@ impl Coturn {
         self.process = run(&self.directory, self.port, self.tls_port);
     }
 
-    /// Trusts the authority of this relay and no other.
-    fn trust(&self) -> Arc<ClientConfig> {
-        trust(self.authority.clone())
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
-}
 
-fn trust(authority: CertificateDer<'static>) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    Arc::new(
-        config
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth(),
-    )
+    /// This relay over datagrams, and over TLS trusting its authority and no other.
+    fn servers(&self, credential: &str) -> [Server; 2] {
+        let tls = format!("turns:localhost:{}", self.tls_port);
+        let authority = self.file("authority.pem");
+        [
+            server(&format!("turn:127.0.0.1:{}", self.port), credential, None),
+            server(&tls, credential, Some(&authority)),
+        ]
+    }
 }
 
 fn run(directory: &TempDir, port: u16, tls_port: u16) -> Process {
     let file = |name: &str| directory.path().join(name).display().to_string();
     let mut command = Command::new(TURNSERVER);
     command.args(["-n", "--no-cli", "--log-file=stdout", "--lt-cred-mech", "--realm=parlor.test"]);
-    command.args(["--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--allow-loopback-peers", "--no-dtls"]);
+    command.args([
+        "--listening-ip=127.0.0.1",
+        "--relay-ip=127.0.0.1",
+        "--allow-loopback-peers",
+        "--no-dtls",
+        "--no-rfc5780",
+    ]);
     command.args([format!("--listening-port={port}"), format!("--tls-listening-port={tls_port}")]);
     command.args([format!("--user={}:{}", USER.0, USER.1), format!("--userdb={}", file("users"))]);
     command.args([format!("--cert={}", file("certificate.pem")), format!("--pkey={}", file("key.pem"))]);
     command.arg(format!("--pidfile={}", file("pid")));
     let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let start = Instant::now();
-    for port in [port, tls_port] {
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+    for listening in [port, tls_port] {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, listening)).is_err() {
             assert!(start.elapsed() < LIMIT, "coturn does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    // It takes datagrams when it answers one: a STUN binding request.
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let request = [[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 1], [2; 10]].concat();
+    while {
+        let _ = socket.send_to(&request, (Ipv4Addr::LOCALHOST, port));
+        socket.recv(&mut [0; 512]).is_err()
+    } {
+        assert!(start.elapsed() < LIMIT, "coturn does not answer");
+    }
     process
 }
 
-fn server(url: String, credential: &str, tls: Arc<ClientConfig>) -> Server {
-    Server::new(&url, USER.0.into(), credential.into(), tls).unwrap()
+fn server(url: &str, credential: &str, ca_file: Option<&Path>) -> Server {
+    Server::new(url, USER.0, &credential.into(), ca_file).unwrap()
 }
 
 /// Uses this server alone; what is said of it comes out of the channel.
@@ -150,7 +156,8 @@ async fn meet(relays: &Relays) {
 #[tokio::test]
 async fn members_meet_on_a_relay_over_datagrams() {
     let coturn = Coturn::start();
-    let (relays, mut said) = open(server(format!("turn:127.0.0.1:{}", coturn.port), USER.1, coturn.trust()));
+    let [datagrams, _] = coturn.servers(USER.1);
+    let (relays, mut said) = open(datagrams);
 
     meet(&relays).await;
 
@@ -160,8 +167,8 @@ async fn members_meet_on_a_relay_over_datagrams() {
 #[tokio::test]
 async fn members_meet_on_a_relay_over_tls_with_an_authority_of_their_own() {
     let coturn = Coturn::start();
-    let url = format!("turns:localhost:{}", coturn.tls_port);
-    let (relays, mut said) = open(server(url, USER.1, coturn.trust()));
+    let [_, tls] = coturn.servers(USER.1);
+    let (relays, mut said) = open(tls);
 
     meet(&relays).await;
 
@@ -172,7 +179,7 @@ async fn members_meet_on_a_relay_over_tls_with_an_authority_of_their_own() {
 async fn members_meet_on_a_relay_over_tcp() {
     let coturn = Coturn::start();
     let url = format!("turn:localhost:{}?transport=tcp", coturn.port);
-    let (relays, mut said) = open(server(url, USER.1, coturn.trust()));
+    let (relays, mut said) = open(server(&url, USER.1, None));
 
     meet(&relays).await;
 
@@ -182,8 +189,8 @@ async fn members_meet_on_a_relay_over_tcp() {
 #[tokio::test]
 async fn a_wrong_credential_is_said() {
     let coturn = Coturn::start();
-    for url in [format!("turn:127.0.0.1:{}", coturn.port), format!("turns:localhost:{}", coturn.tls_port)] {
-        let (_relays, mut said) = open(server(url, "wrong", coturn.trust()));
+    for server in coturn.servers("wrong") {
+        let (_relays, mut said) = open(server);
 
         assert_eq!(raised(&mut said).await.0, Code::TurnAuth);
     }
@@ -193,9 +200,9 @@ async fn a_wrong_credential_is_said() {
 async fn a_relay_that_is_not_there_is_said_and_so_is_its_return() {
     let mut coturn = Coturn::start();
     coturn.process.kill();
-    for url in [format!("turn:127.0.0.1:{}", coturn.port), format!("turns:localhost:{}", coturn.tls_port)] {
+    for server in coturn.servers(USER.1) {
         coturn.process.kill();
-        let (_relays, mut said) = open(server(url, USER.1, coturn.trust()));
+        let (_relays, mut said) = open(server);
         let (code, why) = raised(&mut said).await;
         assert_eq!(code, Code::TurnUnreachable);
         assert!(why.contains("refused"), "{why}");
@@ -211,7 +218,7 @@ async fn a_relay_that_is_not_there_is_said_and_so_is_its_return() {
 async fn a_relay_that_does_not_answer_is_said() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("turn:127.0.0.1:{}", silent.local_addr().unwrap().port());
-    let (_relays, mut said) = open(server(url, USER.1, trust_nobody()));
+    let (_relays, mut said) = open(server(&url, USER.1, None));
 
     assert_eq!(raised(&mut said).await, (Code::TurnUnreachable, "no answer".into()));
 }
@@ -219,11 +226,13 @@ async fn a_relay_that_does_not_answer_is_said() {
 #[tokio::test]
 async fn a_relay_whose_certificate_is_of_somebody_else_is_not_used() {
     let coturn = Coturn::start();
-    for (url, tls, words) in [
-        (format!("turns:localhost:{}", coturn.tls_port), trust_nobody(), "UnknownIssuer"),
-        (format!("turns:127.0.0.1:{}", coturn.tls_port), coturn.trust(), "not valid for name"),
-    ] {
-        let (_relays, mut said) = open(server(url, USER.1, tls));
+    let stranger = coturn.directory.write("stranger.pem", &Authority::named("a stranger").certificate());
+    let authority = coturn.file("authority.pem");
+    for (host, ca_file, words) in
+        [("localhost", &stranger, "unknown issuer"), ("127.0.0.1", &authority, "not valid for name")]
+    {
+        let url = format!("turns:{host}:{}", coturn.tls_port);
+        let (_relays, mut said) = open(server(&url, USER.1, Some(ca_file)));
 
         let (code, why) = raised(&mut said).await;
         assert_eq!(code, Code::TurnUnreachable);
@@ -231,19 +240,11 @@ async fn a_relay_whose_certificate_is_of_somebody_else_is_not_used() {
     }
 }
 
-/// An authority that has signed nothing.
-fn trust_nobody() -> Arc<ClientConfig> {
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(DnType::CommonName, "nobody");
-    trust(authority.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone())
-}
-
 #[test]
 fn a_url_that_cannot_be_used_is_refused_in_words() {
     for url in ["turn.example", "stuns:stun.example", "http://turn.example"] {
-        let refused = Server::new(url, "a".into(), "b".into(), trust_nobody());
+        let refused = Server::new(url, "a", &"b".into(), None);
         assert!(refused.is_err_and(|error| error.to_string().contains(url)), "{url}");
     }
-    assert!(Server::new("turn:turn.example", String::new(), "b".into(), trust_nobody()).is_err());
+    assert!(Server::new("turn:turn.example", "", &"b".into(), None).is_err());
 }

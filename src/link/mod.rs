@@ -4,3 +4,4 @@ pub mod mqtt;
 pub mod peer;
 pub mod relay;
 pub mod repair;
+pub mod tls;

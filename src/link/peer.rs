@@ -17,6 +17,7 @@ mod time;
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::{PeerEvent, Role};
+use crate::secret::Secret;
 use anyhow::{Context, bail, ensure};
 use connection::{Ears, Heard};
 use feedback::Feedback;
@@ -70,7 +71,7 @@ pub struct Settings {
 pub struct IceServer {
     pub url: String,
     pub username: String,
-    pub credential: String,
+    pub credential: Secret,
 }
 
 /// What a connection says to whoever holds it.

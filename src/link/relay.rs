@@ -12,15 +12,16 @@ mod door;
 mod stream;
 
 use super::peer::IceServer;
+use super::tls::Tls;
 use crate::room::Event;
 use crate::room::fault::{Code, Fault, Part};
+use crate::secret::Secret;
 use anyhow::{Context, ensure};
 use rtc::ice::url::{ProtoType, SchemeType, Url};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tokio_rustls::rustls::ClientConfig;
 
 /// How often a relay that works is asked again.
 const CALM: Duration = Duration::from_secs(60);
@@ -34,33 +35,33 @@ pub const MOST: usize = 8;
 pub struct Server {
     url: Url,
     username: String,
-    credential: String,
-    /// How a server over TLS proves who it is.
-    tls: Arc<ClientConfig>,
+    credential: Secret,
+    /// Whom to trust where it is spoken to over TLS.
+    tls: Option<Tls>,
 }
 
 impl Server {
-    /// `url` as RFC 7064 and 7065 write it: `stun:host`, `turn:host:port?transport=tcp`, `turns:host`.
+    /// `url` as RFC 7064 and 7065 write it: `stun:host`, `turn:host:port?transport=tcp`, `turns:host`. A `turns` server
+    /// has a certificate of an authority in the PEM file `ca_file`, or of one that the system trusts.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// What is wrong with the URL or the file, for people.
     pub fn new(
         url: &str,
-        username: String,
-        credential: String,
-        tls: Arc<ClientConfig>,
+        username: &str,
+        credential: &Secret,
+        ca_file: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let url = Url::parse_url(url)
-            .with_context(|| format!("{url:?} is not like stun:host, turn:host:port or turns:host"))?;
-        let datagrams = url.proto == ProtoType::Udp;
-        ensure!(url.scheme != SchemeType::Stuns, "{url}: stuns is not supported, stun is");
-        ensure!(!(url.scheme == SchemeType::Turns && datagrams), "{url}: turns goes over TCP");
-        let relays = matches!(url.scheme, SchemeType::Turn | SchemeType::Turns);
-        ensure!(
-            !relays || !username.is_empty() && !credential.is_empty(),
-            "{url}: no username or credential"
-        );
-        Ok(Self { url, username, credential, tls })
+        let written = url;
+        let url = Url::parse_url(written)
+            .with_context(|| format!("{written:?} is not like stun:host, turn:host:port or turns:host"))?;
+        ensure!(url.scheme != SchemeType::Stuns, "{written}: only stun is supported, not stuns");
+        let tls = (url.scheme == SchemeType::Turns).then(|| Tls::load(ca_file, None)).transpose()?;
+        ensure!(tls.is_some() || ca_file.is_none(), "{written}: ca_file is for turns");
+        let server = Self { url, username: username.to_owned(), credential: credential.clone(), tls };
+        let known = !server.username.is_empty() && !server.credential.reveal().is_empty();
+        ensure!(known || !server.relays(), "{written}: no username or no credential");
+        Ok(server)
     }
 
     fn relays(&self) -> bool {

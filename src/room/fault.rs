@@ -37,6 +37,7 @@ pub enum Part {
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
     BrokerUnreachable,
+    BrokerTls,
     BrokerAuth,
     BrokerDenied,
     BrokerTakenOver,
@@ -144,6 +145,11 @@ impl Code {
             Self::BrokerUnreachable => {
                 (Error, true, "The broker cannot be reached. It is tried again for ever.")
             }
+            Self::BrokerTls => (
+                Error,
+                true,
+                "TLS with the broker fails; the cause says why. A wrong clock does it too. It is tried for ever.",
+            ),
             Self::BrokerAuth => {
                 (Error, true, "The broker refuses the user name or password. Check kiosk.toml.")
             }

@@ -63,7 +63,7 @@ pub async fn open(
     let servers = settings.ice_servers.iter().map(|server| RTCIceServer {
         urls: vec![server.url.clone()],
         username: server.username.clone(),
-        credential: server.credential.clone(),
+        credential: server.credential.reveal().to_owned(),
     });
 
     let policy = if settings.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };

@@ -74,7 +74,7 @@ async fn allocate(server: &Server, address: SocketAddr) -> Result<(), String> {
         turn_serv_addr: address.to_string(),
         local_addr: transport.local_addr,
         username: server.username.clone(),
-        password: server.credential.clone(),
+        password: server.credential.reveal().to_owned(),
         ..ClientConfig::default()
     };
     let provider = default_provider().map_err(|error| error.to_string())?;

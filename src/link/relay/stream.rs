@@ -1,9 +1,9 @@
 //! STUN and TURN over a byte stream: the messages stand one behind the other and say their own length.
 
 use super::Server;
-use anyhow::Context;
+use crate::link::tls;
+use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
-use rtc::ice::url::SchemeType;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -21,12 +21,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub async fn connect(server: &Server) -> anyhow::Result<Box<dyn Stream>> {
     let stream = TcpStream::connect(server.address()).await.context("connect")?;
     stream.set_nodelay(true).context("connect")?;
-    if server.url.scheme != SchemeType::Turns {
-        return Ok(Box::new(stream));
-    }
+    let Some(trust) = &server.tls else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(server.url.host.clone()).context("name the server")?;
-    let stream = TlsConnector::from(server.tls.clone()).connect(name, stream).await.context("TLS")?;
-    Ok(Box::new(stream))
+    match TlsConnector::from(trust.client()).connect(name, stream).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => bail!("TLS: {}", tls::why(&error).unwrap_or_else(|| error.to_string())),
+    }
 }
 
 /// Reads one message: of STUN (RFC 8489, section 5), or of a channel (RFC 8656, section 12.4), without its padding.
