@@ -22,8 +22,11 @@ use parlor::media::h264;
 use parlor::media::jitter::Jitter;
 use parlor::media::opus;
 use parlor::media::sound::{SILENCE, SoundPacket};
+use parlor::room::fault::{Cause, Code, Fault, Part};
 use parlor::room::message::{self, Incoming, MemberId, SessionId};
-use parlor::room::{Command, Event, Now, PeerEvent, Position, Room, ScreenInfo, Settings};
+use parlor::room::{
+    CameraInfo, Command, Event, Now, PeerEvent, Position, Room, ScreenInfo, Settings, SoundInfo,
+};
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
@@ -40,7 +43,7 @@ pub const TARGETS: [(&str, fn(&[u8]) -> usize); 5] =
 /// Separates the messages of [`room`]: no UTF-8 has this byte.
 pub const END: u8 = 0xff;
 /// What the first byte of a message of [`room`] stands for; its upper bits are [`RETAINED`] and [`ANSWERED`].
-pub const TOPICS: [&str; 14] = [
+pub const TOPICS: [&str; 16] = [
     "lobby/desired",
     "lobby/signal/ward",
     "lobby/signal/amy",
@@ -57,11 +60,13 @@ pub const TOPICS: [&str; 14] = [
     "(screen)",
     // The topic is the payload's first line.
     "",
+    "(device)",
+    "(fault)",
 ];
 pub const RETAINED: u8 = 0x80;
 pub const ANSWERED: u8 = 0x40;
 
-/// MQTT messages and what happens between them, into a [`Room`]. Answers how many documents, requests and signals
+/// MQTT messages and what the kiosk says between them, into a [`Room`]. Answers how many documents, requests and signals
 /// were understood.
 ///
 /// A message: topic and flags, then tenths of a second (squared) that pass before it, then the payload, [`END`].
@@ -73,7 +78,9 @@ pub fn room(bytes: &[u8]) -> usize {
         version: "0",
         screen: Size::new(1920, 1080),
         cameras: vec![Position::Front, Position::Back],
+        wants_flip: true,
         mirror: true,
+        may_look: true,
         may_listen: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::from_secs(300),
@@ -123,11 +130,28 @@ pub fn room(bytes: &[u8]) -> usize {
     understood
 }
 
+/// What can be wrong as far as the room treats it on its own: each kind of severity, and what a part does not get over.
+const FAULTS: [Code; 12] = [
+    Code::CameraGone,
+    Code::CameraNotAuthorized,
+    Code::CameraBadFrame,
+    Code::ScreenNoFlip,
+    Code::TileCreateFailed,
+    Code::TileStalled,
+    Code::DecodeFailed,
+    Code::BrokerTakenOver,
+    Code::SoundNone,
+    Code::ClockUnsynced,
+    Code::MemoryHigh,
+    Code::WatchdogRestart,
+];
+
 /// What the kiosk itself says to the room.
 fn between(topic: &str, payload: &[u8], sessions: &[(MemberId, SessionId)]) -> Option<Event> {
     let (&first, rest) = payload.split_first().unwrap_or((&0, &[]));
     let (member, session) = sessions.get(usize::from(first >> 3) % sessions.len().max(1)).cloned().unzip();
     let text = String::from_utf8_lossy(rest).into_owned();
+    let position = if first & 1 == 0 { Position::Front } else { Position::Back };
     Some(match topic {
         "(broker)" if first & 1 == 0 => Event::BrokerUp,
         "(broker)" => Event::BrokerDown,
@@ -149,7 +173,42 @@ fn between(topic: &str, payload: &[u8], sessions: &[(MemberId, SessionId)]) -> O
         "(screen)" => {
             let (width, height) = (u32::from(first) * 8, u32::from(*rest.first()?) * 8);
             Event::ScreenOpened {
-                info: ScreenInfo { name: text, width, height, bits_per_pixel: 32, flip: false },
+                info: ScreenInfo { name: text, width, height, bits_per_pixel: 32, flip: first & 1 == 0 },
+            }
+        }
+        "(device)" if first & 2 == 0 => {
+            let info = CameraInfo {
+                position,
+                name: text,
+                format: "MJPG".into(),
+                width: u32::from(first) * 8,
+                height: 360,
+                rate_hz: 30.0,
+            };
+            Event::CameraOpened { position, info }
+        }
+        "(device)" => {
+            let part = if first & 1 == 0 { Part::Microphone } else { Part::Speaker };
+            Event::SoundOpened { info: SoundInfo { part, name: text, channels: 2, period: 480, buffer: 960 } }
+        }
+        "(fault)" => {
+            let code = FAULTS[usize::from(*rest.first()?) % FAULTS.len()];
+            let part = match first & 7 {
+                0 | 1 => Part::Camera(position),
+                2 => Part::Screen,
+                3 => Part::Microphone,
+                4 => Part::Speaker,
+                5 => Part::Tile(member?),
+                6 => Part::Peer(member?),
+                _ => Part::System,
+            };
+            match rest.get(1)? % 4 {
+                0 => Event::Over(code),
+                1 => Event::Healed(part),
+                _ => {
+                    let cause = Some(Cause { op: text, errno: None, target: None });
+                    Event::Raised(Fault { part, code, cause, retry_in: None })
+                }
             }
         }
         _ => return None,
