@@ -13,16 +13,17 @@ use std::process::Command;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longer than anything takes: connections are made at a hundredth of their speed.
+/// Longer than anything takes: connections are made at a hundredth of their speed, and a hang is one after 30 s.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Five times what the daemon may take to say goodbye on a board.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_daemon_lacks_nothing_under_its_unit() {
+async fn the_daemon_lacks_nothing_under_its_unit_comes_back_from_a_hang_and_says_goodbye() {
     as_on_a_board();
     pattern("/dev/video0", COLOUR_SQUARES);
     let port = broker::start(0).expect("a broker").port;
-    let mut controller = Client::connect(port, "controller").await;
-    controller.subscribe("#").await;
+    let mut ear = Ear::new(port, "controller").await;
     let sound = "[sound]\nmicrophone = 'hw:Loopback,1,0'\nspeaker = 'hw:Loopback,0,1'\n";
     let devices = "screen = { device = '/dev/fb0', flip = false }\n\
                    camera.front = { device = '/dev/video0', width = 640, height = 360, rate_hz = 10 }\n";
@@ -34,42 +35,82 @@ async fn the_daemon_lacks_nothing_under_its_unit() {
     run("systemctl start parlor.service");
     for id in ["lobby", "ward"] {
         let document = json!({ "room": "r", "members": ["lobby", "ward"] });
-        controller.publish(&format!("{id}/desired"), true, &document.to_string()).await;
+        ear.client.publish(&format!("{id}/desired"), true, &document.to_string()).await;
     }
-
-    let mut newest: BTreeMap<String, Value> = BTreeMap::new();
-    let all_is_well = async {
-        while !is_well(&newest) {
-            let message = text(&controller.next().await);
-            let (topic, payload) = message.split_once(' ').expect("topic and payload");
-            newest.insert(topic.to_owned(), serde_json::from_str(payload).unwrap_or(Value::Null));
-        }
-    };
-    let in_time = timeout(LIMIT, all_is_well).await;
-    assert!(in_time.is_ok(), "{newest:#?}\n{}", journal());
+    ear.until("all is well", |ear| ear.is_well()).await;
     assert_eq!(["ActiveState", "NRestarts"].map(property), ["active", "0"], "{}", journal());
     assert!(!journal().contains("no console to take"), "{}", journal());
     assert_confined(&property("MainPID"));
 
-    run("systemctl stop parlor.service");
+    let first = ear.newest("lobby/state")["boot"].clone();
+    run(&format!("kill -STOP {}", property("MainPID")));
+    ear.until("it hangs and is ended", |ear| ear.newest("lobby/state")["state"] == "offline").await;
+    ear.newest.clear();
+    ear.until("word of the hang", |ear| ear.newest("lobby/error")["code"] == "WATCHDOG_RESTART").await;
+    assert_eq!(ear.newest("lobby/error")["severity"], "warning");
+    ear.until("all is well again", |ear| ear.is_well()).await;
+    assert_eq!(["ActiveState", "NRestarts"].map(property), ["active", "1"], "{}", journal());
+    let second = ear.newest("lobby/state")["boot"].clone();
+    assert_ne!(first, second);
 
+    let stopped = tokio::task::spawn_blocking(|| run("systemctl stop parlor.service"));
+    let goodbye = ear.until("goodbye", |ear| ear.newest("lobby/state")["state"] == "offline");
+    timeout(GOODBYE, goodbye).await.expect("in time");
+    stopped.await.expect("stopped");
     assert_eq!(["ActiveState", "Result"].map(property), ["inactive", "success"], "{}", journal());
+    let after = property("ExecStopPost");
+    assert!(after.contains("code=exited ; status=0 "), "{after}");
+    assert!(!Path::new("/run/parlor").exists(), "no word of a hang is left");
+    let mut late = Ear::new(port, "late").await;
+    late.until("the state that the broker keeps", |ear| ear.newest.contains_key("lobby/state")).await;
+    let kept = late.newest("lobby/state");
+    assert_eq!((&kept["state"], &kept["boot"]), (&json!("offline"), &second));
     text_is_shown();
 }
 
-/// Whether the kiosk shows both tiles, has all its devices, and nothing is wrong.
-fn is_well(newest: &BTreeMap<String, Value>) -> bool {
-    let of = |topic: &str| newest.get(&format!("lobby/{topic}")).unwrap_or(&Value::Null);
-    let tiles = of("reported")["tiles"].as_array().map_or(&[][..], Vec::as_slice);
-    let info = of("info");
-    of("state")["state"] == "online"
-        && tiles.len() == 2
-        && tiles.iter().all(|tile| tile["state"] == "live")
-        && info["microphone"]["name"].as_str().is_some_and(|name| name.contains("Loopback"))
-        && info["speaker"]["name"].as_str().is_some_and(|name| name.contains("Loopback"))
-        && info["screen"]["width"] == 1280
-        && info["cameras"][0]["width"] == 640
-        && newest.iter().all(|(topic, fault)| !topic.starts_with("lobby/fault/") || fault.is_null())
+/// A controller that remembers the newest of each topic.
+struct Ear {
+    client: Client,
+    newest: BTreeMap<String, Value>,
+}
+
+impl Ear {
+    async fn new(port: u16, id: &str) -> Self {
+        let mut client = Client::connect(port, id).await;
+        client.subscribe("#").await;
+        Self { client, newest: BTreeMap::new() }
+    }
+
+    async fn until(&mut self, what: &str, finished: impl Fn(&Self) -> bool) {
+        let hear = async {
+            while !finished(self) {
+                let message = text(&self.client.next().await);
+                let (topic, payload) = message.split_once(' ').expect("topic and payload");
+                self.newest.insert(topic.to_owned(), serde_json::from_str(payload).unwrap_or(Value::Null));
+            }
+        };
+        let in_time = timeout(LIMIT, hear).await;
+        assert!(in_time.is_ok(), "{what}: {:#?}\n{}", self.newest, journal());
+    }
+
+    fn newest(&self, topic: &str) -> &Value {
+        self.newest.get(topic).unwrap_or(&Value::Null)
+    }
+
+    /// Whether the kiosk shows both tiles, has all its devices, and nothing is wrong.
+    fn is_well(&self) -> bool {
+        let of = |topic: &str| self.newest(&format!("lobby/{topic}"));
+        let tiles = of("reported")["tiles"].as_array().map_or(&[][..], Vec::as_slice);
+        let info = of("info");
+        of("state")["state"] == "online"
+            && tiles.len() == 2
+            && tiles.iter().all(|tile| tile["state"] == "live")
+            && info["microphone"]["name"].as_str().is_some_and(|name| name.contains("Loopback"))
+            && info["speaker"]["name"].as_str().is_some_and(|name| name.contains("Loopback"))
+            && info["screen"]["width"] == 1280
+            && info["cameras"][0]["width"] == 640
+            && self.newest.iter().all(|(topic, fault)| !topic.starts_with("lobby/fault/") || fault.is_null())
+    }
 }
 
 /// The kernel's word that the unit was applied.
@@ -99,6 +140,10 @@ fn as_on_a_board() {
     ] {
         fs::copy(here.join(file), place).expect("the unit can be installed");
     }
+    // systemd forgets how a service ended that nobody wants.
+    let wanting = Path::new("/run/systemd/system/testbed.service.d");
+    fs::create_dir_all(wanting).expect("a folder");
+    fs::write(wanting.join("wants.conf"), "[Unit]\nWants=parlor.service\n").expect("a drop-in");
     for command in [
         "systemd-sysusers",
         "systemd-tmpfiles --create /usr/lib/tmpfiles.d/parlor.conf",
