@@ -56,11 +56,11 @@ fuzz: cargo-fuzz ## Hostile bytes for all that reads what others wrote, a minute
 
 cargo-deny: rust
 	@cargo deny --version 2>/dev/null | grep -qx "cargo-deny $(CARGO_DENY)" || \
-		cargo install --locked --debug --root target/tools --version "=$(CARGO_DENY)" cargo-deny
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root target/tools --version "=$(CARGO_DENY)" cargo-deny
 
 cargo-fuzz: rust
 	@cargo fuzz --version 2>/dev/null | grep -qx "cargo-fuzz $(CARGO_FUZZ)" || \
-		cargo install --locked --debug --root target/tools --version "=$(CARGO_FUZZ)" cargo-fuzz
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root target/tools --version "=$(CARGO_FUZZ)" cargo-fuzz
 
 rust:
 	@board/check-rust

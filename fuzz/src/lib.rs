@@ -63,6 +63,8 @@ pub const TOPICS: [&str; 16] = [
     "(device)",
     "(fault)",
 ];
+/// The time in which a [`room`] is looked at: longer than any of its waits.
+const LONGEST: Duration = Duration::from_secs(3600);
 pub const RETAINED: u8 = 0x80;
 pub const ANSWERED: u8 = 0x40;
 
@@ -91,6 +93,7 @@ pub fn room(bytes: &[u8]) -> usize {
     for message in bytes.split(|&byte| byte == END).take(64) {
         let [kind, wait, payload @ ..] = message else { continue };
         let until = time + Duration::from_millis(100) * u32::from(*wait) * u32::from(*wait);
+        let until = until.min(LONGEST);
         let mut turns = 0;
         while let Some(due) = room.next_timeout().filter(|&due| due <= until) {
             time = time.max(due);
