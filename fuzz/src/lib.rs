@@ -36,8 +36,10 @@ use rtc::shared::marshal::Unmarshal;
 use rtc::shared::{TaggedBytesMut, TransportContext};
 use std::time::{Duration, Instant};
 
+/// Takes any bytes; answers how many things in them were understood.
+pub type Target = fn(&[u8]) -> usize;
 /// All targets, by the names of their folders of seeds and regressions.
-pub const TARGETS: [(&str, fn(&[u8]) -> usize); 5] =
+pub const TARGETS: [(&str, Target); 5] =
     [("room", room), ("peer", peer), ("picture", picture), ("voice", voice), ("camera", camera)];
 
 /// Separates the messages of [`room`]: no UTF-8 has this byte.
@@ -58,15 +60,15 @@ pub const TOPICS: [&str; 16] = [
     "(peer)",
     "(tile)",
     "(screen)",
-    // The topic is the payload's first line.
-    "",
     "(device)",
     "(fault)",
+    // The topic is the payload's first line.
+    "",
 ];
-/// The time in which a [`room`] is looked at: longer than any of its waits.
-const LONGEST: Duration = Duration::from_secs(3600);
 pub const RETAINED: u8 = 0x80;
 pub const ANSWERED: u8 = 0x40;
+/// How long a [`room`] is looked at: longer than it waits for anything.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// MQTT messages and what the kiosk says between them, into a [`Room`]. Answers how many documents, requests and signals
 /// were understood.

@@ -51,15 +51,15 @@ fn rooms() -> Vec<(String, Vec<u8>)> {
         message(11, 0, 9, "\x01"),
         message(3, ANSWERED, 9, r#"{"width":320}"#),
         message(12, 0, 9, "\x64\x40fb0"),
-        message(14, 0, 1, "\0webcam"),
-        message(14, 0, 1, "\x02USB Audio"),
-        message(15, 0, 9, "\0\0\x02VIDIOC_DQBUF"),
-        message(15, 0, 9, "\0\0\x01"),
-        message(15, 0, 9, "\x07\x0a\x02heat"),
-        message(15, 0, 9, "\x07\x0a\0"),
+        message(13, 0, 1, "\0webcam"),
+        message(13, 0, 1, "\x02USB Audio"),
+        message(14, 0, 9, "\0\0\x02VIDIOC_DQBUF"),
+        message(14, 0, 9, "\0\0\x01"),
+        message(14, 0, 9, "\x07\x0a\x02heat"),
+        message(14, 0, 9, "\x07\x0a\0"),
         message(7, RETAINED, 9, r#"{"state":"offline","boot":"9f3c000000000001"}"#),
         message(8, RETAINED, 9, r#"{"code":"CAMERA_GONE","boot":"9f3c000000000001"}"#),
-        message(13, 0, 9, "lobby/cmd/dance\n{}"),
+        message(15, 0, 9, "lobby/cmd/dance\n{}"),
         message(1, 0, 9, &signal(4, "bye", "")),
         message(0, RETAINED, 60, ""),
     ];
@@ -74,7 +74,7 @@ fn rooms() -> Vec<(String, Vec<u8>)> {
         let payload = raw.unwrap_or_else(|| example["payload"].to_string());
         match TOPICS.iter().position(|known| *known == topic) {
             Some(index) => message(index as u8, ANSWERED, 1, &payload),
-            None => message(13, ANSWERED, 1, &format!("{topic}\n{payload}")),
+            None => message(15, ANSWERED, 1, &format!("{topic}\n{payload}")),
         }
     };
     let after =
