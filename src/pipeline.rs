@@ -20,7 +20,7 @@ use crate::geometry::Rotation;
 use crate::mailbox::{Bell, Mailbox};
 use crate::media::Packet;
 use crate::media::frame::{Frame, FramePool};
-use crate::media::h264::{Decoder, Encoder};
+use crate::media::h264::{DecodeError, Decoder, Encoder};
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
 use crate::room::fault::{Cause, Code};
@@ -330,8 +330,8 @@ fn rtp_time(captured: Duration) -> u32 {
 struct Stream {
     number: u64,
     video: Weak<Video>,
-    /// Is told that pictures cannot be decoded, and that they can again.
-    trouble: Box<dyn Fn(bool) + Send + Sync>,
+    /// Is told why pictures cannot be decoded, and `None` when they can again.
+    trouble: Box<dyn Fn(Option<Failure>) + Send + Sync>,
 }
 
 struct Job {
@@ -363,11 +363,11 @@ impl Decoders {
     }
 
     /// A sink for a new stream whose pictures go to `video`, as long as somebody else holds that. `trouble` is told
-    /// when several pictures in a row cannot be decoded, and when one can again.
+    /// why pictures cannot be decoded, several in a row or by their kind, and `None` when one can again.
     pub fn sink(
         &self,
         video: &Arc<Video>,
-        trouble: impl Fn(bool) + Send + Sync + 'static,
+        trouble: impl Fn(Option<Failure>) + Send + Sync + 'static,
     ) -> Box<dyn FnMut(Packet) -> bool + Send> {
         let number = self.streams.fetch_add(1, Relaxed);
         let worker = self.workers[number as usize % self.workers.len()].clone();
@@ -390,6 +390,8 @@ struct Decoding {
     pool: FramePool,
     /// Pictures in a row that could not be decoded.
     failed: u32,
+    /// Whether that was told.
+    told: bool,
 }
 
 /// So many pictures in a row that cannot be decoded are more than an accident of the network.
@@ -416,8 +418,9 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
                 code: Code::DecodeFailed,
                 cause: Cause { op: "open decoder".into(), errno: Some(error.to_string()), target: None },
             })?;
-            let (pool, failed) = (FramePool::default(), 0);
-            decodings.insert(stream.number, Decoding { stream: job.stream.clone(), decoder, pool, failed });
+            let (number, stream, pool) = (stream.number, job.stream.clone(), FramePool::default());
+            let decoding = Decoding { stream, decoder, pool, failed: 0, told: false };
+            decodings.insert(number, decoding);
         }
         let decoding = decodings.get_mut(&stream.number).expect("it was put there above");
         match decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived) {
@@ -429,8 +432,9 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
                 drop(lip_sync);
                 video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
                 video.put(frame, now + wait);
-                if std::mem::take(&mut decoding.failed) >= TROUBLE {
-                    (stream.trouble)(false);
+                decoding.failed = 0;
+                if std::mem::take(&mut decoding.told) {
+                    (stream.trouble)(None);
                 }
             }
             Ok(None) => {}
@@ -438,8 +442,14 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
                 tracing::debug!(%error, "picture not decoded");
                 video.keyframe_needed.notify_one();
                 decoding.failed = decoding.failed.saturating_add(1);
-                if decoding.failed == TROUBLE {
-                    (stream.trouble)(true);
+                let code = match error {
+                    DecodeError::CodecMismatch(_) | DecodeError::TooLarge(_) => Code::CodecMismatch,
+                    _ if decoding.failed < TROUBLE => continue,
+                    _ => Code::DecodeFailed,
+                };
+                if !std::mem::replace(&mut decoding.told, true) {
+                    let cause = Cause { op: "decode".into(), errno: Some(error.to_string()), target: None };
+                    (stream.trouble)(Some(Failure { code, cause }));
                 }
             }
         }
@@ -512,6 +522,8 @@ mod tests {
             encoder.encode(&Frame::new(Size::new(64, 64)), 0, true).expect("coded").expect("a picture");
         // A keyframe as its header says, and nothing that can be decoded in it.
         let bad = Packet { data: vec![0, 0, 0, 1, 0x65, 0xff, 0xff, 0xff].into(), ..good.clone() };
+        // A B picture: `1` is its first macroblock, `010` its type.
+        let foreign = Packet { data: vec![0, 0, 0, 1, 0x41, 0b1010_0000, 0xff].into(), ..good.clone() };
 
         for packet in [&good, &bad, &bad, &bad, &bad, &bad, &good, &good] {
             assert!(sink(packet.clone()));
@@ -525,12 +537,13 @@ mod tests {
         let jobs = jobs.pop().expect("one worker");
         let (tell, told) = mpsc::channel();
         let mut sink = decoders.sink(&video, move |trouble| tell.send(trouble).expect("heard"));
-        for packet in [&good, &bad, &bad, &bad, &bad, &bad, &good, &good] {
+        for packet in [&good, &bad, &bad, &bad, &bad, &good, &good, &foreign, &foreign, &good] {
             assert!(sink(packet.clone()));
         }
         let told_to_stop = stop.clone();
         let worker = std::thread::spawn(move || decode(&jobs, clock, &told_to_stop));
-        assert_eq!([told.recv(), told.recv()], [Ok(true), Ok(false)]);
+        let code = |_| told.recv().expect("told").map(|failure: Failure| failure.code);
+        assert_eq!([0, 1, 2, 3].map(code), [Some(Code::DecodeFailed), None, Some(Code::CodecMismatch), None]);
         stop.tell();
         worker.join().expect("no panic").expect("ends");
         assert!(told.try_recv().is_err());

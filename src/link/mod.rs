@@ -2,4 +2,5 @@
 
 pub mod mqtt;
 pub mod peer;
+pub mod relay;
 pub mod repair;

@@ -62,6 +62,8 @@ pub struct Settings {
     pub bind: Vec<SocketAddr>,
     /// `stun:` and `turn:` URLs.
     pub ice_servers: Vec<IceServer>,
+    /// Whether media goes over relays only, so that members do not learn each other's addresses.
+    pub relay_only: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,8 @@ pub enum Part {
     Speaker,
     Peer(MemberId),
     Tile(MemberId),
+    /// By its place in `ice_servers`, from 1.
+    Relay(u8),
     Document,
     System,
 }
@@ -68,6 +70,8 @@ pub enum Code {
     NoKeyframe,
     CodecMismatch,
     DecodeFailed,
+    TurnAuth,
+    TurnUnreachable,
     MicrophoneNotAuthorized,
     MicrophoneBusy,
     MicrophoneGone,
@@ -123,6 +127,7 @@ impl std::fmt::Display for Part {
             Self::Speaker => f.write_str("speaker"),
             Self::Peer(member) => write!(f, "peer-{member}"),
             Self::Tile(member) => write!(f, "tile-{member}"),
+            Self::Relay(place) => write!(f, "relay-{place}"),
             Self::Document => f.write_str("document"),
             Self::System => f.write_str("system"),
         }
@@ -212,6 +217,12 @@ impl Code {
             Self::CodecMismatch => (Error, false, "This member offers no video that can be decoded (H.264)."),
             Self::DecodeFailed => {
                 (Error, true, "This member's video cannot be decoded. A whole picture is asked for.")
+            }
+            Self::TurnAuth => {
+                (Error, true, "The relay refuses the user name or credential. Check link.ice_servers.")
+            }
+            Self::TurnUnreachable => {
+                (Error, true, "The relay cannot be reached. Members behind a firewall may be out of reach.")
             }
             Self::MicrophoneNotAuthorized => {
                 (Warning, false, "The kiosk may not listen (authorize.microphone), so nobody hears it.")
@@ -478,7 +489,7 @@ fn record(reporter: &Reporter, fault: &Active, active: bool, now: Now) -> Value 
     let (tile, openid) = match &fault.fault.part {
         Part::Camera(_) | Part::Microphone | Part::Speaker => (Some(&reporter.id), Some(&reporter.id)),
         Part::Peer(member) | Part::Tile(member) => (Some(member), Some(member)),
-        Part::Broker | Part::Screen | Part::Document | Part::System => (None, None),
+        Part::Broker | Part::Screen | Part::Relay(_) | Part::Document | Part::System => (None, None),
     };
     json!({
         "code": fault.fault.code,
