@@ -68,7 +68,7 @@ pub const TOPICS: [&str; 16] = [
 pub const RETAINED: u8 = 0x80;
 pub const ANSWERED: u8 = 0x40;
 /// How long a [`room`] is looked at: longer than it waits for anything.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_secs(900);
 
 /// MQTT messages and what the kiosk says between them, into a [`Room`]. Answers how many documents, requests and signals
 /// were understood.
