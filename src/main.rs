@@ -85,12 +85,14 @@ async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
 
 /// After the daemon's end, whatever it was (`ExecStopPost=`).
 fn restore_console() -> anyhow::Result<ExitCode> {
+    // Both are tried, whatever becomes of the other.
+    let restored = console::restore(console::FRONT).with_context(|| format!("restore {}", console::FRONT));
     if let (Ok(result), Some(directory)) =
         (std::env::var("SERVICE_RESULT"), std::env::var_os("RUNTIME_DIRECTORY"))
     {
         kiosk::health::leave_word(&result, Path::new(&directory)).context("leave word of a hang")?;
     }
-    console::restore(console::FRONT).with_context(|| format!("restore {}", console::FRONT))?;
+    restored?;
     Ok(ExitCode::SUCCESS)
 }
 
