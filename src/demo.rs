@@ -159,6 +159,7 @@ impl Demo {
         let settings = mqtt::Settings {
             host: "127.0.0.1".into(),
             port: broker.port,
+            tls: None,
             id: "demo-controller".into(),
             password: None,
             prefix: "parlor/1".into(),

@@ -76,7 +76,8 @@ const TIMES: usize = 10_000;
 /// it keeps does not look like growth. It is read when a process starts (mallopt(3)).
 const ARENAS: &str = "MALLOC_ARENA_MAX";
 /// What a busy machine may have a kiosk say at any time; that it stands when it must not is another thing.
-const ALWAYS: [Code; 4] = [Code::TileStalled, Code::SoundXrun, Code::PeerUnreachable, Code::NoKeyframe];
+const ALWAYS: [Code; 5] =
+    [Code::TileStalled, Code::TileOverBudget, Code::SoundXrun, Code::PeerUnreachable, Code::NoKeyframe];
 
 /// Runs until the time is over, a promise is broken or `stop` resolves. Failure if one was broken or something grew.
 ///

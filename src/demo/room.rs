@@ -67,7 +67,7 @@ pub fn configuration(
     Config {
         id: MemberId::parse(id).expect("the names are ids"),
         prefix: "parlor/1".into(),
-        broker: config::Broker { host: "127.0.0.1".into(), port: broker_port, password: None },
+        broker: config::Broker::plain("127.0.0.1", broker_port),
         cameras: BTreeMap::from([(Position::Front, front), (Position::Back, back)]),
         screen: config::Screen {
             device: config::SIMULATED.into(),

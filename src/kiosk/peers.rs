@@ -5,9 +5,10 @@ use crate::media::lip_sync::{LipSync, SenderTime};
 use crate::media::sound::SoundPacket;
 use crate::pipeline::sound::Sound;
 use crate::pipeline::{Decoders, Fanout, Stage, Video};
-use crate::room::fault::{Cause, Code, Fault, Part};
+use crate::room::fault::{Cause, Fault, Part};
 use crate::room::message::{MemberId, SessionId};
 use crate::room::{Event, PeerEvent, Role};
+use crate::supervise::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -69,16 +70,11 @@ impl Peers {
         self.open.insert(member, Connection { session, peer, herald });
     }
 
-    /// Says that a member's pictures cannot be decoded, or can again.
-    fn trouble(&self, member: &MemberId) -> impl Fn(bool) + Send + Sync + use<> {
+    /// Says why a member's pictures cannot be decoded, or that they can again.
+    fn trouble(&self, member: &MemberId) -> impl Fn(Option<Failure>) + Send + Sync + use<> {
         let (tell, part) = (self.tell.clone(), Part::Tile(member.clone()));
-        move |trouble| {
-            let (code, cause) = (Code::DecodeFailed, Cause { op: "decode".into(), ..Cause::default() });
-            let fault = Fault { part: part.clone(), code, cause: Some(cause), retry_in: None };
-            let event = if trouble { Event::Raised(fault) } else { Event::Healed(part.clone()) };
-            // From a decoding thread; when the kiosk ends nobody listens.
-            let _ = tell.blocking_send(event);
-        }
+        // From a decoding thread; when the kiosk ends nobody listens.
+        move |trouble| drop(tell.blocking_send(verdict(&part, trouble)))
     }
 
     fn sound_sink(&self, member: &MemberId, lip_sync: Arc<Mutex<LipSync>>) -> SoundSink {
@@ -170,6 +166,12 @@ impl Herald {
             match report {
                 Some(Report::State(event)) => self.state(event).await,
                 Some(Report::KeyframeWanted) => self.fanout.want_keyframe(),
+                Some(Report::Unseen(code, why)) => {
+                    let target = Some(self.member.to_string());
+                    let cause = Cause { op: "receive".into(), errno: Some(why), target };
+                    self.trouble(Some(Failure { code, cause })).await;
+                }
+                Some(Report::Seen) => self.trouble(None).await,
                 Some(Report::SoundLoss(percent)) => self.sound.lost(&self.member, percent),
                 Some(Report::SenderTime { kind, ntp, rtp }) => {
                     let mut lip_sync = self.video.lip_sync.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,6 +183,11 @@ impl Herald {
                 None => return,
             }
         }
+    }
+
+    async fn trouble(&self, trouble: Option<Failure>) {
+        // When the kiosk ends nobody listens.
+        let _ = self.tell.send(verdict(&Part::Tile(self.member.clone()), trouble)).await;
     }
 
     async fn state(&self, event: PeerEvent) {
@@ -206,5 +213,15 @@ impl Herald {
         if self.tell.send(Event::Peer { member, session, event }).await.is_err() {
             tracing::debug!("the kiosk has ended");
         }
+    }
+}
+
+/// What the room is to know of this part.
+fn verdict(part: &Part, trouble: Option<Failure>) -> Event {
+    match trouble {
+        Some(Failure { code, cause }) => {
+            Event::Raised(Fault { part: part.clone(), code, cause: Some(cause), retry_in: None })
+        }
+        None => Event::Healed(part.clone()),
     }
 }

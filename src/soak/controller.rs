@@ -39,6 +39,7 @@ impl Controller {
             host: "127.0.0.1".into(),
             port,
             id: "soak-controller".into(),
+            tls: None,
             password: None,
             prefix: "parlor/1".into(),
             will: retained("soak-controller/state", json!({ "state": "offline" })),
