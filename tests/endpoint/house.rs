@@ -1,5 +1,8 @@
 //! A broker, kiosks, and a controller that sees everything: the ground the endpoint tests stand on.
 
+// Each test crate uses its own part of this.
+#![allow(dead_code)]
+
 use parlor::config::{Authorize, Broker, Camera, Config, Link, Room, SIMULATED, Screen, Sound};
 use parlor::geometry::{Rotation, Size};
 use parlor::kiosk;
@@ -148,10 +151,21 @@ impl House {
     }
 
     pub async fn kiosk_with(&mut self, config: Config, layout: PixelLayout) -> Kiosk {
+        let simulated = config.clone();
+        self.kiosk_of(config, layout, |simulation| machine::devices(&simulated, simulation)).await
+    }
+
+    /// Starts a kiosk with devices of the test's own.
+    pub async fn kiosk_of(
+        &mut self,
+        config: Config,
+        layout: PixelLayout,
+        devices: impl FnOnce(&Simulation) -> kiosk::Devices,
+    ) -> Kiosk {
         let simulation = Simulation::new(&config, layout);
         // Nobody talks until the test says so.
         simulation.air.speak(|_, _| {});
-        let devices = machine::devices(&config, &simulation);
+        let devices = devices(&simulation);
         let mut stopped = self.stop.subscribe();
         self.kiosks.push(tokio::spawn(async move {
             let stop = async move {
@@ -160,6 +174,11 @@ impl House {
             kiosk::run(config, devices, stop).await
         }));
         Kiosk { simulation }
+    }
+
+    /// Where the broker listens.
+    pub fn port(&self) -> u16 {
+        self.broker.port
     }
 
     pub async fn desire(&self, id: &str, document: Value) {
