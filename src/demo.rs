@@ -4,7 +4,7 @@
 mod figures;
 mod mouth;
 mod page;
-mod tally;
+pub mod tally;
 
 use crate::config::{self, Config};
 use crate::device;
@@ -410,8 +410,8 @@ async fn follow(mut events: mpsc::Receiver<MqttEvent>, tally: Tally) {
     }
 }
 
-/// A tile of `reported`: whose, where, and how it is fitted.
-fn place(tile: &Value) -> Option<(String, Rect, Fit)> {
+/// A tile of `reported`: whose, where, and how it is fitted. `None` if it is not on the screen.
+pub fn place(tile: &Value) -> Option<(String, Rect, Fit)> {
     let side = |index: usize| tile["area"][index].as_u64().and_then(|side| u32::try_from(side).ok());
     let area = Rect::new(side(0)?, side(1)?, side(2)?, side(3)?);
     let fit = serde_json::from_value(tile["object-fit"].clone()).ok()?;

@@ -154,8 +154,11 @@ impl Kiosk {
             username: server.username.clone(),
             credential: server.credential.clone(),
         });
-        let peer_settings =
-            peer::Settings { bind: config.link.bind.clone(), ice_servers: ice_servers.collect() };
+        let peer_settings = peer::Settings {
+            bind: config.link.bind.clone(),
+            ice_servers: ice_servers.collect(),
+            runtime: devices.network.clone(),
+        };
         let clocks = Clocks::default();
         clocks.video.set(clock.instant(Duration::ZERO), 0);
         let sound_clock = clocks.sound.clone();

@@ -22,6 +22,7 @@ use connection::{Ears, Heard};
 use feedback::Feedback;
 pub use kind::Kind;
 use outgoing::Channel;
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
     PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription,
 };
+pub use webrtc::runtime::Runtime;
 
 /// Access units between the encoder and the connection. Full: the connection is too slow, drop to a keyframe.
 const ACCESS_UNITS: usize = 8;
@@ -51,7 +53,10 @@ const CANDIDATE_LIMIT: usize = 2 * 1024;
 /// Payload of an RTP packet, in bytes: with all headers below the 1,280 that every path carries (RFC 8200).
 const PAYLOAD_LIMIT: usize = 1_160;
 /// How long a connection may be disconnected before it is given up.
-const DISCONNECTED_LIMIT: Duration = Duration::from_secs(5);
+const DISCONNECTED_LIMIT: Duration = Duration::from_secs(6);
+/// How long a disconnected connection may come back by itself, and how long each restart of ICE may take: as long as
+/// webrtc goes on asking a pair of addresses that does not answer.
+const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -62,6 +67,8 @@ pub struct Settings {
     pub bind: Vec<SocketAddr>,
     /// `stun:` and `turn:` URLs.
     pub ice_servers: Vec<IceServer>,
+    /// Where sockets come from; `None`: the kernel.
+    pub runtime: Option<Arc<dyn Runtime>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +118,7 @@ pub struct Peer {
 
 /// What the other side has signalled.
 enum Remote {
+    Offer(String),
     Answer(String),
     Candidate(String),
 }
@@ -156,7 +164,13 @@ impl Peer {
         Self { commands, access_units, shared, open, task }
     }
 
-    /// Applies the other side's answer. An unusable one fails the connection; a second one is ignored.
+    /// Applies another offer of the other side, which restarts ICE (RFC 8839, section 4.4.1), and answers it; the
+    /// call goes on. An unusable one fails the connection; one for the side that offers is ignored.
+    pub fn offer(&self, sdp: String) {
+        self.command(Remote::Offer(sdp));
+    }
+
+    /// Applies the other side's answer. An unusable one fails the connection; one to no offer is ignored.
     pub fn answer(&self, sdp: String) {
         self.command(Remote::Answer(sdp));
     }
@@ -231,7 +245,13 @@ async fn own(
         Err(error) => short(&error),
         Ok(opened) => {
             connection = Some(opened.clone());
-            let session = Session { connection: opened, reports: reports.clone(), shared: shared.clone() };
+            let session = Session {
+                connection: opened,
+                reports: reports.clone(),
+                shared: shared.clone(),
+                offers: matches!(role, Role::Offer),
+                restart: Notify::new(),
+            };
             // A task of its own, so that a panic over hostile SDP inside webrtc ends this connection only.
             let mut life = tokio::spawn(session.live(role, heard, inlet));
             tokio::select! {
@@ -268,6 +288,10 @@ struct Session {
     connection: Arc<dyn PeerConnection>,
     reports: mpsc::Sender<Report>,
     shared: Arc<Shared>,
+    /// Whether every offer of this connection is ours.
+    offers: bool,
+    /// The way to the other side is lost: look for another one.
+    restart: Notify,
 }
 
 /// A part of the session that ends only by an error.
@@ -276,7 +300,6 @@ type Endless = anyhow::Result<Infallible>;
 impl Session {
     /// Lives until something fails, and says what.
     async fn live(self, role: Role, heard: Heard, inlet: Inlet) -> anyhow::Error {
-        let described = matches!(role, Role::Answer(_));
         let channels = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
             Ok(Ok(channels)) => channels,
             Ok(Err(error)) => return error,
@@ -285,7 +308,7 @@ impl Session {
         // None of them ends; the order is that in which they look whether there is something to do: sound first.
         let end = tokio::select! {
             biased;
-            end = self.signal(described, heard.candidates, inlet.remote) => end,
+            end = self.signal(heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
             end = self.pass_on(heard.feedback) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
@@ -305,10 +328,7 @@ impl Session {
                 for kind in [Kind::Video, Kind::Sound] {
                     channels.push(self.channel(kind).await?);
                 }
-                let offer = self.connection.create_offer(None).await.context("make an offer")?;
-                let sdp = offer.sdp.clone();
-                self.connection.set_local_description(offer).await.context("apply our offer")?;
-                self.report(PeerEvent::Offer(sdp)).await;
+                self.offer(None).await?;
             }
             Role::Answer(sdp) => {
                 ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
@@ -328,10 +348,7 @@ impl Session {
                         inactive.await.context("keep out of an inactive section")?;
                     }
                 }
-                let answer = self.connection.create_answer(None).await.context("make an answer")?;
-                let sdp = answer.sdp.clone();
-                self.connection.set_local_description(answer).await.context("apply our answer")?;
-                self.report(PeerEvent::Answer(sdp)).await;
+                self.answer().await?;
             }
         }
         Ok(channels)
@@ -348,16 +365,22 @@ impl Session {
     /// Carries candidates out, and what the other side has signalled in.
     async fn signal(
         &self,
-        mut described: bool,
         mut local: mpsc::Receiver<String>,
         mut remote: mpsc::Receiver<Remote>,
     ) -> Endless {
+        // An offer of ours waits for its answer until then.
+        let mut described = !self.offers;
         let mut early = Vec::new();
         let mut taken = 0;
         loop {
             tokio::select! {
                 Some(candidate) = local.recv() => self.report(PeerEvent::Candidate(candidate)).await,
                 Some(message) = remote.recv() => match message {
+                    Remote::Offer(_) if self.offers => debug!("an offer from who is to answer"),
+                    Remote::Offer(sdp) => {
+                        taken = 0;
+                        self.renew(sdp).await?;
+                    }
                     Remote::Answer(_) if described => debug!("a second answer"),
                     Remote::Answer(sdp) => {
                         ensure!(sdp.len() <= SDP_LIMIT, "an answer of {} bytes", sdp.len());
@@ -377,9 +400,41 @@ impl Session {
                         }
                     }
                 },
+                // Only one offer at a time: whose answer would it be?
+                () = self.restart.notified(), if self.offers && described => {
+                    debug!("ICE restart");
+                    (described, taken) = (false, 0);
+                    self.offer(Some(RTCOfferOptions { ice_restart: true })).await?;
+                }
                 else => std::future::pending().await,
             }
         }
+    }
+
+    /// Makes an offer.
+    async fn offer(&self, options: Option<RTCOfferOptions>) -> anyhow::Result<()> {
+        let offer = self.connection.create_offer(options).await.context("make an offer")?;
+        let sdp = offer.sdp.clone();
+        self.connection.set_local_description(offer).await.context("apply our offer")?;
+        self.report(PeerEvent::Offer(sdp)).await;
+        Ok(())
+    }
+
+    /// Makes an answer.
+    async fn answer(&self) -> anyhow::Result<()> {
+        let answer = self.connection.create_answer(None).await.context("make an answer")?;
+        let sdp = answer.sdp.clone();
+        self.connection.set_local_description(answer).await.context("apply our answer")?;
+        self.report(PeerEvent::Answer(sdp)).await;
+        Ok(())
+    }
+
+    /// Answers an offer that changes the way and nothing else.
+    async fn renew(&self, sdp: String) -> anyhow::Result<()> {
+        ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
+        let offer = RTCSessionDescription::offer(sdp).context("read the offer")?;
+        self.connection.set_remote_description(offer).await.context("apply the offer")?;
+        self.answer().await
     }
 
     /// Adds a remote candidate, if it is one.
@@ -399,28 +454,35 @@ impl Session {
     /// Follows the state of ICE and DTLS.
     async fn watch(&self, mut state: watch::Receiver<RTCPeerConnectionState>) -> Endless {
         let mut was_connected = false;
-        let mut deadline = None;
+        let (mut restart, mut deadline) = (None, None);
         loop {
             let now = *state.borrow_and_update();
             match now {
                 RTCPeerConnectionState::Connected => {
-                    deadline = None;
+                    (restart, deadline) = (None, None);
                     if !std::mem::replace(&mut was_connected, true) {
                         self.shared.connected.store(true, Relaxed);
                         self.report(PeerEvent::Connected).await;
                         self.want_keyframe();
                     }
                 }
-                RTCPeerConnectionState::Disconnected => {
+                RTCPeerConnectionState::Closed => bail!("the other side has closed the connection"),
+                RTCPeerConnectionState::Failed if !was_connected => {
+                    bail!("no way to the other side (ICE or DTLS failed)")
+                }
+                _ if was_connected => {
+                    restart.get_or_insert(Instant::now() + RESTART_INTERVAL.0);
                     deadline.get_or_insert(Instant::now() + DISCONNECTED_LIMIT);
                 }
-                RTCPeerConnectionState::Failed => bail!("no way to the other side (ICE or DTLS failed)"),
-                RTCPeerConnectionState::Closed => bail!("the other side has closed the connection"),
                 _ => {}
             }
             tokio::select! {
                 changed = state.changed() => changed.context("webrtc's driver has stopped")?,
                 () = at(deadline) => bail!("nothing heard from the other side any more"),
+                () = at(restart) => {
+                    self.restart.notify_one();
+                    restart = Some(Instant::now() + RESTART_INTERVAL.1);
+                }
             }
         }
     }

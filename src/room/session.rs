@@ -178,6 +178,10 @@ impl Peer {
                 vec![Step::Refused("an offer from the member whose part is to answer")]
             }
             SignalBody::Offer(_) if known_session && !current => Vec::new(),
+            // ICE restart: the connection there is goes on.
+            SignalBody::Offer(sdp) if current && self.link == Link::Connected => {
+                vec![Step::Open { session: signal.session.clone(), role: Role::Answer(sdp.clone()) }]
+            }
             SignalBody::Offer(sdp) => {
                 self.open(signal.session.clone(), now);
                 self.deadline = Some(now + CONNECT_TIME);
@@ -214,7 +218,12 @@ impl Peer {
             return Vec::new();
         }
         match event {
-            PeerEvent::Offer(sdp) => self.say(SignalBody::Offer(sdp), numbers),
+            PeerEvent::Offer(sdp) => {
+                // A second one restarts ICE and has an answer of its own.
+                self.answered = false;
+                self.said.clear();
+                self.say(SignalBody::Offer(sdp), numbers)
+            }
             PeerEvent::Answer(sdp) => self.say(SignalBody::Answer(sdp), numbers),
             PeerEvent::Candidate(candidate) => self.say(SignalBody::Candidate(candidate), numbers),
             PeerEvent::Connected => {

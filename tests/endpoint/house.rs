@@ -9,6 +9,7 @@ use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
 use parlor::media::sound::RATE_HZ;
 use parlor::room::message::{Incoming, MemberId, Subscription};
 use parlor::room::{Position, Publication};
+use parlor::sim::network::Network;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,8 @@ pub struct House {
     last: BTreeMap<String, bytes::Bytes>,
     /// Every event, by its topic.
     events: Vec<(String, Value)>,
+    /// Every offer of a kiosk to another.
+    offers: Vec<Value>,
     stop: watch::Sender<bool>,
     kiosks: Vec<JoinHandle<anyhow::Result<kiosk::End>>>,
 }
@@ -110,7 +113,7 @@ impl House {
         };
         tokio::spawn(mqtt::run(settings, publications, told));
         let (stop, _) = watch::channel(false);
-        Self { broker, publish, heard, last: BTreeMap::new(), events: Vec::new(), stop, kiosks: Vec::new() }
+        Self { broker, publish, heard, last: BTreeMap::new(), events: Vec::new(), offers: Vec::new(), stop, kiosks: Vec::new() }
     }
 
     pub fn configuration(&self, id: &str) -> Config {
@@ -148,6 +151,16 @@ impl House {
 
     pub async fn kiosk_with(&mut self, config: Config, layout: PixelLayout) -> Kiosk {
         let simulation = Simulation::new(&config, layout);
+        self.start(config, simulation)
+    }
+
+    /// Starts a kiosk whose connections go over `network`.
+    pub async fn kiosk_on(&mut self, config: Config, network: Network) -> Kiosk {
+        let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
+        self.start(config, Simulation { network: Some(network), ..simulation })
+    }
+
+    fn start(&mut self, config: Config, simulation: Simulation) -> Kiosk {
         // Nobody talks until the test says so.
         simulation.air.speak(|_, _| {});
         let devices = machine::devices(&config, &simulation);
@@ -210,6 +223,14 @@ impl House {
         while !self.events.iter().any(|(said, event)| *said == topic && wanted(event)) {
             self.hear(&topic, deadline).await;
         }
+    }
+
+    /// The offers that kiosks have made to one another so far.
+    pub fn offers(&mut self) -> &[Value] {
+        while let Ok(heard) = self.heard.try_recv() {
+            self.note(heard);
+        }
+        &self.offers
     }
 
     /// The operator's snapshot of the screen: the file.
@@ -277,15 +298,24 @@ impl House {
             let heard = tokio::time::timeout_at(deadline, self.heard.recv()).await;
             let heard =
                 heard.unwrap_or_else(|_| panic!("nothing fitting on {waiting_for}; last: {:#?}", self.last));
-            if let MqttEvent::Message(message) = heard.expect("the controller runs") {
-                self.last.insert(message.topic.clone(), message.payload.clone());
-                if message.topic.ends_with("/event") {
-                    let event = serde_json::from_slice(&message.payload).expect("events are JSON");
-                    self.events.push((message.topic.clone(), event));
-                }
+            if let Some(message) = self.note(heard.expect("the controller runs")) {
                 return message;
             }
         }
+    }
+
+    fn note(&mut self, heard: MqttEvent) -> Option<Incoming> {
+        let MqttEvent::Message(message) = heard else { return None };
+        self.last.insert(message.topic.clone(), message.payload.clone());
+        if message.topic.ends_with("/event") {
+            let event = serde_json::from_slice(&message.payload).expect("events are JSON");
+            self.events.push((message.topic.clone(), event));
+        }
+        if message.topic.contains("/signal/") {
+            let signal: Value = serde_json::from_slice(&message.payload).expect("signals are JSON");
+            self.offers.extend((signal["kind"] == "offer").then_some(signal));
+        }
+        Some(message)
     }
 }
 

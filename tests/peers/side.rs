@@ -327,5 +327,5 @@ impl Camera {
 }
 
 pub fn settings() -> Settings {
-    Settings { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ice_servers: vec![] }
+    Settings { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ice_servers: vec![], runtime: None }
 }

@@ -24,8 +24,10 @@ use webrtc::peer_connection::{
     RTCPeerConnectionIceEvent, RTCPeerConnectionState, SettingEngineBuilder,
 };
 
-/// How long ICE may hear nothing before the connection counts as disconnected.
-const ICE_SILENCE: Duration = Duration::from_secs(3);
+/// How long ICE may hear nothing before the connection counts as disconnected; media does not count.
+const ICE_SILENCE: Duration = Duration::from_secs(2);
+/// How often each side asks whether the other is there (RFC 7675): by far more than is lost before that.
+const ICE_INTERVAL: Duration = Duration::from_millis(400);
 /// H.264 at 90 kHz (RFC 6184, section 8.1); the payload types are ours, an offer may choose others.
 const CLOCK_RATE: u32 = 90_000;
 const PAYLOAD_TYPE: u8 = 102;
@@ -58,7 +60,9 @@ pub async fn open(
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         // The default of one second only delays connections through address translation.
         .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
-        .with_ice_timeouts(Some(ICE_SILENCE), None, None)
+        .with_ice_timeouts(Some(ICE_SILENCE), None, Some(ICE_INTERVAL))
+        // A restart looks for the addresses that there are then.
+        .with_discard_local_candidates_during_ice_restart(true)
         .build();
     let servers = settings.ice_servers.iter().map(|server| RTCIceServer {
         urls: vec![server.url.clone()],
@@ -66,7 +70,11 @@ pub async fn open(
         credential: server.credential.clone(),
     });
 
-    let connection = PeerConnectionBuilder::new()
+    let mut builder = PeerConnectionBuilder::new();
+    if let Some(runtime) = &settings.runtime {
+        builder = builder.with_runtime(runtime.clone());
+    }
+    let connection = builder
         .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers.collect()).build())
         .with_media_engine(engine)
         .with_setting_engine(engine_settings)
