@@ -27,12 +27,12 @@ use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 pub use time::{Clocks, RtpClock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
@@ -57,6 +57,8 @@ const DISCONNECTED_LIMIT: Duration = Duration::from_secs(6);
 /// How long a disconnected connection may come back by itself, and how long each restart of ICE may take: as long as
 /// webrtc goes on asking a pair of addresses that does not answer.
 const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
+/// How long nothing at all may arrive until another way is looked for; reports come each second.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -310,6 +312,7 @@ impl Session {
             biased;
             end = self.signal(heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
+            end = self.feel(&heard.pulse) => end,
             end = self.pass_on(heard.feedback) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
@@ -483,6 +486,20 @@ impl Session {
                     self.restart.notify_one();
                     restart = Some(Instant::now() + RESTART_INTERVAL.1);
                 }
+            }
+        }
+    }
+
+    /// Looks for another way once when nothing arrives any more. ICE does not notice if only what the other side sends
+    /// is lost: its questions are answered to where they come from, its pictures go to where we were.
+    async fn feel(&self, pulse: &AtomicU64) -> Endless {
+        let mut look = interval(SILENCE / 8);
+        let (mut beats, mut missed) = (0, 0);
+        loop {
+            look.tick().await;
+            missed = if std::mem::replace(&mut beats, pulse.load(Relaxed)) == beats { missed + 1 } else { 0 };
+            if beats > 0 && missed == 8 {
+                self.restart.notify_one();
             }
         }
     }

@@ -55,6 +55,7 @@ pub struct Network {
     /// Sockets so far.
     sockets: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
+    carried: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +70,7 @@ impl Network {
     /// A good network. What it will do is chance, and of the same `seed` the same.
     pub fn new(seed: u64) -> Self {
         let now = Arc::new(watch::Sender::new(Now::default()));
-        Self { now, seed, sockets: Arc::default(), lost: Arc::default() }
+        Self { now, seed, sockets: Arc::default(), lost: Arc::default(), carried: Arc::default() }
     }
 
     /// Sets the same conditions in both directions, for what is sent from now on.
@@ -91,6 +92,11 @@ impl Network {
     /// Datagrams lost so far.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
+    }
+
+    /// Datagrams that came through so far.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Relaxed)
     }
 
     /// What connections get their sockets from.
@@ -207,6 +213,7 @@ impl Sockets {
             outward: path(0),
             inward: path(1),
             now: self.network.now.subscribe(),
+            carried: self.network.carried.clone(),
         };
         tokio::spawn(wire.run(local));
         Ok(Arc::new(Socket { local, outward, inward: Mutex::new(inward) }))
@@ -221,6 +228,7 @@ struct Wire {
     outward: Path,
     inward: Path,
     now: watch::Receiver<Now>,
+    carried: Arc<AtomicU64>,
 }
 
 impl Wire {
@@ -259,9 +267,11 @@ impl Wire {
         while let Some(datagram) = self.outward.give(now) {
             // A socket without room loses it, as any queue on the way may.
             let _ = self.socket.try_send_to(&datagram.data, datagram.address);
+            self.carried.fetch_add(1, Relaxed);
         }
         while let Some(datagram) = self.inward.give(now) {
             let _ = self.arriving.try_send(datagram);
+            self.carried.fetch_add(1, Relaxed);
         }
     }
 

@@ -227,10 +227,15 @@ impl House {
 
     /// The offers that kiosks have made to one another so far.
     pub fn offers(&mut self) -> &[Value] {
+        self.listen();
+        &self.offers
+    }
+
+    /// Hears all that was said so far.
+    pub fn listen(&mut self) {
         while let Ok(heard) = self.heard.try_recv() {
             self.note(heard);
         }
-        &self.offers
     }
 
     /// The operator's snapshot of the screen: the file.

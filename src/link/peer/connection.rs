@@ -15,6 +15,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -160,6 +161,8 @@ pub struct Heard {
     pub video: mpsc::Receiver<Arc<dyn TrackRemote>>,
     pub sound: mpsc::Receiver<Arc<dyn TrackRemote>>,
     pub feedback: mpsc::Receiver<Feedback>,
+    /// Counts the packets of media and RTCP that came.
+    pub pulse: Arc<AtomicU64>,
     pub state: watch::Receiver<RTCPeerConnectionState>,
 }
 
@@ -170,12 +173,13 @@ impl Ears {
         let (video, remote_video) = mpsc::channel(1);
         let (sound, remote_sound) = mpsc::channel(1);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
-        let (listener, feedback) = Listener::new();
+        let (listener, feedback, pulse) = Listener::new();
         let heard = Heard {
             candidates: local_candidates,
             video: remote_video,
             sound: remote_sound,
             feedback,
+            pulse,
             state: states,
         };
         (Self { candidates, video, sound, state }, listener, heard)
