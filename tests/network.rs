@@ -1,7 +1,6 @@
 //! Two whole kiosks in a call over a bad network: how many new pictures a second stay on the glass, and how soon they
 //! are back. One case at a time: they measure.
 
-#[allow(dead_code)]
 #[path = "endpoint/house.rs"]
 mod house;
 
@@ -54,12 +53,13 @@ async fn pictures_go_on_while_packets_are_lost() {
 async fn late_and_overtaken_packets_cost_neither_pictures_nor_sound() {
     let mut call = Call::open(2).await;
     call.kiosks[1].hum(1000.0, 0.25);
-    call.network.set(Conditions {
+    let late = Conditions {
         delay: Duration::from_millis(100),
         jitter: Duration::from_millis(30),
         reordered_percent: 2,
         ..Default::default()
-    });
+    };
+    call.network.set(late);
     // The jitter buffer learns how late sound comes.
     sleep(Duration::from_secs(2)).await;
     let before = call.sound().await;
@@ -71,6 +71,12 @@ async fn late_and_overtaken_packets_cost_neither_pictures_nor_sound() {
     eprintln!("100 ms ± 30 ms, 2 % overtaken: {slowest:.1} fps, {concealed} of {received} sounds concealed");
     assert!(slowest >= 25.0, "{slowest} fps");
     assert!(received >= 300 && concealed * 50 <= received, "{concealed} of {received}");
+
+    // What is lost takes a fifth of a second to come again.
+    call.network.set(Conditions { loss_percent: 5, ..late });
+    let slowest = call.slowest(Duration::from_secs(8)).await;
+    eprintln!("100 ms ± 30 ms, 2 % overtaken, 5 % lost: {slowest:.1} fps");
+    assert!(slowest >= 20.0, "{slowest} fps");
     call.close(1).await;
 }
 
@@ -194,7 +200,11 @@ impl Call {
             offers.entry(session).or_default().extend(offer["seq"].as_u64());
         }
         let restarts = offers.values().map(|offers| offers.len() - 1).sum::<usize>();
-        eprintln!("  {} sessions, {restarts} restarts of ICE, {} datagrams lost", offers.len(), self.network.lost());
+        eprintln!(
+            "  {} sessions, {restarts} restarts of ICE, {} datagrams lost",
+            offers.len(),
+            self.network.lost()
+        );
         assert_eq!(offers.len(), sessions, "{offers:?}");
         self.house.close().await;
     }

@@ -32,7 +32,7 @@ use std::time::Duration;
 pub use time::{Clocks, RtpClock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
@@ -316,7 +316,7 @@ impl Session {
             end = self.pass_on(heard.feedback) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
-            end = self.receive_video(heard.video, inlet.sinks.video) => end,
+            end = self.receive_video(heard.video, &heard.round_trip, inlet.sinks.video) => end,
         };
         match end {
             Err(error) => error,
@@ -366,11 +366,7 @@ impl Session {
     }
 
     /// Carries candidates out, and what the other side has signalled in.
-    async fn signal(
-        &self,
-        mut local: mpsc::Receiver<String>,
-        mut remote: mpsc::Receiver<Remote>,
-    ) -> Endless {
+    async fn signal(&self, mut local: mpsc::Receiver<String>, mut remote: mpsc::Receiver<Remote>) -> Endless {
         // An offer of ours waits for its answer until then.
         let mut described = !self.offers;
         let mut early = Vec::new();
@@ -494,6 +490,7 @@ impl Session {
     /// is lost: its questions are answered to where they come from, its pictures go to where we were.
     async fn feel(&self, pulse: &AtomicU64) -> Endless {
         let mut look = interval(SILENCE / 8);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut beats, mut missed) = (0, 0);
         loop {
             look.tick().await;

@@ -351,3 +351,64 @@ impl Peer {
 fn hello(numbers: &mut Numbers) -> Step {
     Step::Send { session: numbers.session(), seq: numbers.seq(), body: SignalBody::Hello }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_offer_of_a_connection_restarts_its_ice_on_both_sides() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, mut ward, session) = connected(&mut numbers);
+
+        let offer = said(lobby.report(&session, PeerEvent::Offer("again".into()), &mut numbers, LATER));
+        let heard = ward.hear(&offer, &mut numbers, LATER);
+
+        let role = Role::Answer("again".into());
+        assert_eq!(heard, [Step::Open { session: session.clone(), role }]);
+        assert_eq!(ward.link(), Link::Connected);
+        let answer = said(ward.report(&session, PeerEvent::Answer("anew".into()), &mut numbers, LATER));
+        let heard = lobby.hear(&answer, &mut numbers, LATER);
+        assert_eq!(heard, [Step::RemoteAnswer { session: session.clone(), sdp: "anew".into() }]);
+        assert_eq!((lobby.link(), lobby.session()), (Link::Connected, Some(&session)));
+        assert_eq!((lobby.deadline(), ward.deadline()), (None, None));
+    }
+
+    #[test]
+    fn an_offer_that_is_said_twice_restarts_ice_once() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, mut ward, session) = connected(&mut numbers);
+        let offer = said(lobby.report(&session, PeerEvent::Offer("again".into()), &mut numbers, LATER));
+        ward.hear(&offer, &mut numbers, LATER);
+
+        let heard = ward.hear(&offer, &mut numbers, LATER);
+
+        assert_eq!(heard, []);
+    }
+
+    const LATER: Duration = Duration::from_secs(60);
+
+    /// Both sides of a connection, and its session.
+    fn connected(numbers: &mut Numbers) -> (Peer, Peer, SessionId) {
+        let ids = ["lobby", "ward"].map(|id| MemberId::parse(id).expect("an id"));
+        let (mut lobby, mut ward) = (Peer::new(&ids[0], &ids[1]), Peer::new(&ids[1], &ids[0]));
+        lobby.start(numbers, Duration::ZERO);
+        let session = lobby.session().expect("it offers").clone();
+        let offer = said(lobby.report(&session, PeerEvent::Offer("offer".into()), numbers, Duration::ZERO));
+        ward.hear(&offer, numbers, Duration::ZERO);
+        let answer = said(ward.report(&session, PeerEvent::Answer("answer".into()), numbers, Duration::ZERO));
+        lobby.hear(&answer, numbers, Duration::ZERO);
+        for side in [&mut lobby, &mut ward] {
+            side.report(&session, PeerEvent::Connected, numbers, Duration::ZERO);
+        }
+        (lobby, ward, session)
+    }
+
+    /// The one signal that is to be sent.
+    fn said(steps: Vec<Step>) -> Signal {
+        match <[Step; 1]>::try_from(steps) {
+            Ok([Step::Send { session, seq, body }]) => Signal { room: "r".into(), session, seq, body },
+            other => panic!("{other:?}"),
+        }
+    }
+}

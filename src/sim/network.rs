@@ -166,7 +166,8 @@ impl Path {
             return;
         }
         let spread = 2.0 * self.chance.share();
-        let travels = (conditions.delay + conditions.jitter.mul_f64(spread)).saturating_sub(conditions.jitter);
+        let travels =
+            (conditions.delay + conditions.jitter.mul_f64(spread)).saturating_sub(conditions.jitter);
         let due = if self.chance.happens(conditions.reordered_percent) {
             now + travels + HELD_BACK
         } else {
@@ -403,7 +404,9 @@ mod tests {
         assert!(arrived.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order");
         let took = |(number, at): &(usize, Duration)| *at - ms(*number as u64);
         assert!(arrived.iter().all(|one| (ms(70)..=ms(130)).contains(&took(one))));
-        assert!(arrived.iter().any(|one| took(one) < ms(85)) || arrived.iter().any(|one| took(one) > ms(120)));
+        assert!(
+            arrived.iter().any(|one| took(one) < ms(85)) || arrived.iter().any(|one| took(one) > ms(120))
+        );
     }
 
     #[test]

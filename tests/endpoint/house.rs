@@ -1,5 +1,8 @@
 //! A broker, kiosks, and a controller that sees everything: the ground the endpoint tests stand on.
 
+// Each test crate uses its own part of this.
+#![allow(dead_code)]
+
 use parlor::config::{Authorize, Broker, Camera, Config, Link, Room, SIMULATED, Screen, Sound};
 use parlor::geometry::{Rotation, Size};
 use parlor::kiosk;
@@ -113,7 +116,16 @@ impl House {
         };
         tokio::spawn(mqtt::run(settings, publications, told));
         let (stop, _) = watch::channel(false);
-        Self { broker, publish, heard, last: BTreeMap::new(), events: Vec::new(), offers: Vec::new(), stop, kiosks: Vec::new() }
+        Self {
+            broker,
+            publish,
+            heard,
+            last: BTreeMap::new(),
+            events: Vec::new(),
+            offers: Vec::new(),
+            stop,
+            kiosks: Vec::new(),
+        }
     }
 
     pub fn configuration(&self, id: &str) -> Config {

@@ -2,7 +2,7 @@
 
 use super::feedback::{Feedback, Listener};
 use super::{CANDIDATES, Kind, Settings, sound};
-use crate::link::repair;
+use crate::link::repair::{self, RoundTrip};
 use anyhow::Context;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::media_stream::MediaStreamTrack;
@@ -47,7 +47,7 @@ pub async fn open(
     engine.register_codec(opus(), RtpCodecKind::Audio).context("register Opus")?;
     let level = RTCRtpHeaderExtensionCapability { uri: sound::LEVEL_URI.into() };
     engine.register_header_extension(level, RtpCodecKind::Audio, None).context("register the level")?;
-    let interceptors = repair::interceptors(&mut engine, listener)?;
+    let interceptors = repair::interceptors(&mut engine, listener, ears.round_trip.clone())?;
 
     let bind = if settings.bind.is_empty() {
         // webrtc makes a socket for each address of each interface of it.
@@ -153,6 +153,7 @@ pub struct Ears {
     video: mpsc::Sender<Arc<dyn TrackRemote>>,
     sound: mpsc::Sender<Arc<dyn TrackRemote>>,
     state: watch::Sender<RTCPeerConnectionState>,
+    round_trip: RoundTrip,
 }
 
 /// The other end of [`Ears`] and of the [`Listener`].
@@ -163,6 +164,7 @@ pub struct Heard {
     pub feedback: mpsc::Receiver<Feedback>,
     /// Counts the packets of media and RTCP that came.
     pub pulse: Arc<AtomicU64>,
+    pub round_trip: RoundTrip,
     pub state: watch::Receiver<RTCPeerConnectionState>,
 }
 
@@ -174,15 +176,17 @@ impl Ears {
         let (sound, remote_sound) = mpsc::channel(1);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
         let (listener, feedback, pulse) = Listener::new();
+        let round_trip = RoundTrip::default();
         let heard = Heard {
             candidates: local_candidates,
             video: remote_video,
             sound: remote_sound,
             feedback,
             pulse,
+            round_trip: round_trip.clone(),
             state: states,
         };
-        (Self { candidates, video, sound, state }, listener, heard)
+        (Self { candidates, video, sound, state, round_trip }, listener, heard)
     }
 }
 

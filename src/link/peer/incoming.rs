@@ -2,6 +2,7 @@
 
 use super::sound::{level_id, unpack};
 use super::{Endless, Session, Sink, SoundSink, at, short};
+use crate::link::repair::RoundTrip;
 use crate::media::assemble::Assembler;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
@@ -13,8 +14,6 @@ use tokio::time::Instant;
 use tracing::debug;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
-/// How long a picture waits for its missing packets: two or three NACK rounds.
-const REPAIR_TIME: Duration = Duration::from_millis(200);
 /// Between two PLIs.
 const PLI_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -23,11 +22,12 @@ impl Session {
     pub(super) async fn receive_video(
         &self,
         mut tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+        round_trip: &RoundTrip,
         mut sink: Sink,
     ) -> Endless {
         let Some(track) = tracks.recv().await else { std::future::pending().await };
         let started = Instant::now();
-        let mut assembler = Assembler::new(REPAIR_TIME);
+        let mut assembler = Assembler::new(round_trip.patience());
         // Somebody behind the assembler lacks a keyframe: the sink had no room, or the decoder asks.
         let mut wanted = false;
         let mut dropping = false;
@@ -39,6 +39,7 @@ impl Session {
             tokio::select! {
                 event = track.poll() => match event {
                     Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                        assembler.set_wait(round_trip.patience());
                         let header = &packet.header;
                         let now = started.elapsed();
                         let (sequence, time) = (header.sequence_number, header.timestamp);
