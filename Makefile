@@ -24,9 +24,11 @@ test-kernel: rust ## The daemon on V4L2 cameras and /dev/fb0 in a virtual machin
 	@echo "Fetching a stock Debian kernel and QEMU (the first time, about a minute), then booting it. No KVM is needed."
 	board/testbed/test-kernel
 
-figures: rust ## The figures of the README, measured on this machine in about two minutes
+figures: rust ## The figures of the README, measured on this machine in about three minutes
 	@board/install-packages build
 	cargo run --locked -- demo --figures --screen 1920x1080
+	cargo run --locked --example sound
+	cargo test --locked --test sound -- --nocapture
 
 lint: rust ## Formatting and clippy, warnings are errors
 	@board/install-packages build

@@ -133,17 +133,19 @@ impl Default for Sound {
     }
 }
 
-/// What the kiosk may do at all, whatever a document says (WeChat: `scope.record`).
+/// What the kiosk may do at all, whatever a document says (WeChat: `scope.camera`, `scope.record`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Authorize {
+    /// If not, no camera is ever opened.
+    pub camera: bool,
     /// If not, the microphone is never opened.
     pub microphone: bool,
 }
 
 impl Default for Authorize {
     fn default() -> Self {
-        Self { microphone: true }
+        Self { camera: true, microphone: true }
     }
 }
 

@@ -10,6 +10,7 @@
 //! Nothing here waits for a device or a peer: those have threads and tasks of their own and answer by events.
 
 mod devices;
+pub mod health;
 mod peers;
 mod stats;
 
@@ -31,9 +32,11 @@ use anyhow::Context;
 use bytes::Bytes;
 pub use devices::Devices;
 use devices::Seats;
+use health::Health;
 use peers::{Flows, Peers};
 use serde_json::json;
 use stats::Stats;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -84,6 +87,7 @@ struct Kiosk {
     fanout: Arc<Fanout>,
     peers: Peers,
     stats: Stats,
+    health: Health,
     sound: Arc<Sound>,
     seats: Seats,
     selftests: JoinSet<(Request, Option<Found>)>,
@@ -126,7 +130,9 @@ impl Kiosk {
             version: env!("CARGO_PKG_VERSION"),
             screen: config.screen.rotation.size(config.screen.size()),
             cameras: config.cameras.keys().copied().collect(),
+            wants_flip: config.screen.flip,
             mirror: config.room.mirror,
+            may_look: config.authorize.camera,
             may_listen: config.authorize.microphone,
             absent_grace: config.room.absent_grace,
             stats_interval: config.room.stats_interval,
@@ -177,6 +183,7 @@ impl Kiosk {
             room: Room::new(settings),
             peers: Peers::new(peer_settings, flows, tell.clone()),
             stats: Stats::new(clock),
+            health: Health::new(devices.board.clone()),
             config,
             devices,
             clock,
@@ -192,6 +199,9 @@ impl Kiosk {
             stop: Stop::default(),
             threads: Vec::new(),
         };
+        if let Some(directory) = std::env::var_os("RUNTIME_DIRECTORY") {
+            health::last_life(Path::new(&directory)).into_iter().for_each(|event| send(&kiosk.tell, event));
+        }
         kiosk.start_screen()?;
         kiosk.start_codecs(jobs)?;
         Ok(kiosk)
@@ -240,7 +250,8 @@ impl Kiosk {
         let mut watchdog = Watchdog::start(self.clock);
         loop {
             let due = self.room.next_timeout().map(|at| self.clock.instant(at));
-            let due = due.map_or(watchdog.due(), |due| due.min(watchdog.due()));
+            let upkeep = watchdog.due().min(self.clock.instant(self.health.due()));
+            let due = due.map_or(upkeep, |due| due.min(upkeep));
             let event = tokio::select! {
                 () = &mut stop => return End::Stopped,
                 Some(event) = self.events.recv() => Some(event),
@@ -256,6 +267,9 @@ impl Kiosk {
                 Some(event) => self.room.handle(event, now),
                 None => Vec::new(),
             };
+            for event in self.health.look(now.mono) {
+                commands.extend(self.room.handle(event, now));
+            }
             if self.room.next_timeout().is_some_and(|at| at <= now.mono) {
                 commands.extend(self.room.handle_timeout(now));
             }

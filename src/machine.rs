@@ -1,11 +1,13 @@
 //! The machine a kiosk runs on: real devices, or simulated ones where the configuration says `sim`.
 
 use crate::config::{Config, SIMULATED};
+use crate::device::board::KernelBoard;
 use crate::device::{self, Camera, Microphone, Screen, Speaker};
 use crate::kiosk::Devices;
 use crate::media::canvas::PixelLayout;
 use crate::room::Position;
 use crate::sim;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A simulated camera's and screen's outside: what a test or the demo holds in its hand.
@@ -77,14 +79,14 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         if pcm == SIMULATED {
             return Ok(Box::new(sim::sound::Microphone::open(air.clone())?));
         }
-        Ok(Box::new(device::sound::open_microphone(&device::sound::Choice { device: pcm.clone() })?))
+        Ok(Box::new(device::sound::open_microphone(&pcm)?))
     };
     let (pcm, air) = (config.sound.speaker.clone(), simulation.air.clone());
     let speaker = move || -> Result<Box<dyn Speaker>, device::Error> {
         if pcm == SIMULATED {
             return Ok(Box::new(sim::sound::Speaker::open(air.clone())?));
         }
-        Ok(Box::new(device::sound::open_speaker(&device::sound::Choice { device: pcm.clone() })?))
+        Ok(Box::new(device::sound::open_speaker(&pcm)?))
     };
     Devices {
         camera: Arc::new(camera),
@@ -92,6 +94,7 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         microphone: Arc::new(microphone),
         speaker: Arc::new(speaker),
         network: simulation.network.as_ref().map(sim::network::Network::runtime),
+        board: Arc::new(KernelBoard::new(Path::new("/"))),
     }
 }
 

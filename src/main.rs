@@ -9,7 +9,7 @@ use parlor::machine::Simulation;
 use parlor::media::canvas::PixelLayout;
 use parlor::{ctl, demo, kiosk, machine};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -82,7 +82,13 @@ async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// After the daemon's end, whatever it was (`ExecStopPost=`).
 fn restore_console() -> anyhow::Result<ExitCode> {
+    if let (Ok(result), Some(directory)) =
+        (std::env::var("SERVICE_RESULT"), std::env::var_os("RUNTIME_DIRECTORY"))
+    {
+        kiosk::health::leave_word(&result, Path::new(&directory)).context("leave word of a hang")?;
+    }
     console::restore(console::FRONT).with_context(|| format!("restore {}", console::FRONT))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -28,7 +28,7 @@ use crate::room::message::MemberId;
 use crate::room::{self, Position};
 use crate::supervise::{Failure, Stop};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub struct Meter {
     /// When the last one was drawn, and how long after its arrival, in microseconds of the kiosk's clock.
     pub shown_at_us: AtomicU64,
     pub latency_us: AtomicU64,
+    /// How late the sound is against the last picture, in microseconds, its wait included; [`i64::MIN`]: not known.
+    pub sound_late_us: AtomicI64,
 }
 
 impl Video {
@@ -71,7 +73,7 @@ impl Video {
             pictures: Mailbox::new(bell),
             lip_sync: Arc::default(),
             keyframe_needed: Notify::new(),
-            meter: Meter::default(),
+            meter: Meter { sound_late_us: AtomicI64::new(i64::MIN), ..Meter::default() },
         }
     }
 
@@ -324,9 +326,16 @@ fn rtp_time(captured: Duration) -> u32 {
     (captured.as_nanos() * 9 / 100_000) as u32
 }
 
-struct Job {
+/// One connection's pictures on their way to a decoder. Whoever feeds it holds it: when that is gone, so is its decoder.
+struct Stream {
+    number: u64,
     video: Weak<Video>,
-    stream: u64,
+    /// Is told that pictures cannot be decoded, and that they can again.
+    trouble: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+struct Job {
+    stream: Weak<Stream>,
     packet: Packet,
     arrived: Duration,
 }
@@ -353,13 +362,20 @@ impl Decoders {
         (Self { workers, streams: AtomicU64::new(0), clock }, jobs)
     }
 
-    /// A sink for a new stream whose pictures go to `video`, as long as somebody else holds that.
-    pub fn sink(&self, video: &Arc<Video>) -> Box<dyn FnMut(Packet) -> bool + Send> {
-        let stream = self.streams.fetch_add(1, Relaxed);
-        let worker = self.workers[stream as usize % self.workers.len()].clone();
-        let (video, clock) = (Arc::downgrade(video), self.clock);
+    /// A sink for a new stream whose pictures go to `video`, as long as somebody else holds that. `trouble` is told
+    /// when several pictures in a row cannot be decoded, and when one can again.
+    pub fn sink(
+        &self,
+        video: &Arc<Video>,
+        trouble: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Box<dyn FnMut(Packet) -> bool + Send> {
+        let number = self.streams.fetch_add(1, Relaxed);
+        let worker = self.workers[number as usize % self.workers.len()].clone();
+        let stream = Arc::new(Stream { number, video: Arc::downgrade(video), trouble: Box::new(trouble) });
+        let clock = self.clock;
         Box::new(move |packet| {
-            worker.try_send(Job { video: video.clone(), stream, packet, arrived: clock.mono() }).is_ok()
+            let job = Job { stream: Arc::downgrade(&stream), packet, arrived: clock.mono() };
+            worker.try_send(job).is_ok()
         })
     }
 }
@@ -367,39 +383,64 @@ impl Decoders {
 /// The queue of one decoding thread.
 pub struct Jobs(Receiver<Job>);
 
+/// A stream and its decoder.
+struct Decoding {
+    stream: Weak<Stream>,
+    decoder: Decoder,
+    pool: FramePool,
+    /// Pictures in a row that could not be decoded.
+    failed: u32,
+}
+
+/// So many pictures in a row that cannot be decoded are more than an accident of the network.
+const TROUBLE: u32 = 3;
+
 /// Decodes what comes until told to stop or nobody can send any more. A stream that is damaged asks for a keyframe
 /// and its last good picture stays.
 pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
-    let mut streams: HashMap<u64, (Weak<Video>, Decoder, FramePool)> = HashMap::new();
+    let mut decodings: HashMap<u64, Decoding> = HashMap::new();
     while !stop.is_told() {
         let job = match jobs.0.recv_timeout(GLANCE) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
-                streams.retain(|_, (video, ..)| video.strong_count() > 0);
+                decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        let Some(video) = job.video.upgrade() else { continue };
-        if !streams.contains_key(&job.stream) {
-            streams.retain(|_, (video, ..)| video.strong_count() > 0);
+        let Some(stream) = job.stream.upgrade() else { continue };
+        let Some(video) = stream.video.upgrade() else { continue };
+        if !decodings.contains_key(&stream.number) {
+            decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
             let decoder = Decoder::new().map_err(|error| Failure {
                 code: Code::DecodeFailed,
                 cause: Cause { op: "open decoder".into(), errno: Some(error.to_string()), target: None },
             })?;
-            streams.insert(job.stream, (job.video.clone(), decoder, FramePool::default()));
+            let (pool, failed) = (FramePool::default(), 0);
+            decodings.insert(stream.number, Decoding { stream: job.stream.clone(), decoder, pool, failed });
         }
-        let (_, decoder, pool) = streams.get_mut(&job.stream).expect("it was put there above");
-        match decoder.decode(&job.packet, pool, job.arrived) {
+        let decoding = decodings.get_mut(&stream.number).expect("it was put there above");
+        match decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived) {
             Ok(Some(frame)) => {
                 let now = clock.mono();
-                let wait = lock(&video.lip_sync).wait(job.packet.time, now);
+                let mut lip_sync = lock(&video.lip_sync);
+                let wait = lip_sync.wait(job.packet.time, now);
+                let late = lip_sync.lateness(job.packet.time, now + wait);
+                drop(lip_sync);
+                video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
                 video.put(frame, now + wait);
+                if std::mem::take(&mut decoding.failed) >= TROUBLE {
+                    (stream.trouble)(false);
+                }
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%error, "picture not decoded");
                 video.keyframe_needed.notify_one();
+                decoding.failed = decoding.failed.saturating_add(1);
+                if decoding.failed == TROUBLE {
+                    (stream.trouble)(true);
+                }
             }
         }
     }
@@ -450,4 +491,48 @@ pub fn camera_info(position: Position, mode: &device::CameraMode) -> room::Camer
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Size;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_stream_that_cannot_be_decoded_is_said_once_and_so_is_that_it_can_again() {
+        let (clock, stop) = (Clock::start(), Stop::default());
+        let (decoders, mut jobs) = Decoders::new(1, clock);
+        let jobs = jobs.pop().expect("one worker");
+        let video = Arc::new(Video::new(Arc::default()));
+        let (tell, told) = mpsc::channel();
+        let mut sink = decoders.sink(&video, move |trouble| tell.send(trouble).expect("heard"));
+        let mut encoder = Encoder::new(Size::new(64, 64), 30.0, 200_000).expect("an encoder");
+        let good =
+            encoder.encode(&Frame::new(Size::new(64, 64)), 0, true).expect("coded").expect("a picture");
+        // A keyframe as its header says, and nothing that can be decoded in it.
+        let bad = Packet { data: vec![0, 0, 0, 1, 0x65, 0xff, 0xff, 0xff].into(), ..good.clone() };
+
+        for packet in [&good, &bad, &bad, &bad, &bad, &bad, &good, &good] {
+            assert!(sink(packet.clone()));
+        }
+        drop((sink, decoders));
+        // The queue is read to its end, as nobody feeds it any more; but the stream is gone with its feeder.
+        decode(&jobs, clock, &stop).expect("ends");
+        assert_eq!(told.try_iter().count(), 0);
+
+        let (decoders, mut jobs) = Decoders::new(1, clock);
+        let jobs = jobs.pop().expect("one worker");
+        let (tell, told) = mpsc::channel();
+        let mut sink = decoders.sink(&video, move |trouble| tell.send(trouble).expect("heard"));
+        for packet in [&good, &bad, &bad, &bad, &bad, &bad, &good, &good] {
+            assert!(sink(packet.clone()));
+        }
+        let told_to_stop = stop.clone();
+        let worker = std::thread::spawn(move || decode(&jobs, clock, &told_to_stop));
+        assert_eq!([told.recv(), told.recv()], [Ok(true), Ok(false)]);
+        stop.tell();
+        worker.join().expect("no panic").expect("ends");
+        assert!(told.try_recv().is_err());
+    }
 }

@@ -72,6 +72,32 @@ async fn an_unplugged_camera_is_reported_shown_and_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_to_a_camera_that_is_not_there_ends_with_the_one_before_and_is_never_dark() {
+    let mut house = House::open().await;
+    let lobby = house.kiosk("lobby").await;
+    lobby.simulation.back.set_plugged(false);
+    house.desire("lobby", json!({ "rev": 1, "room": "r", "members": ["lobby"] })).await;
+    house.until("lobby/reported", |reported| live(reported, &["lobby"])).await;
+    let dark = Arc::new(AtomicBool::new(false));
+    let seen = dark.clone();
+    lobby.simulation.glass.watch(move |canvas| {
+        seen.fetch_or([palette::GROUND, palette::TILE].contains(&canvas.pixel(320, 60)), Relaxed);
+    });
+
+    let back = json!([{ "openid": "lobby", "device-position": "back" }]);
+    house.desire("lobby", json!({ "rev": 2, "room": "r", "members": back })).await;
+
+    let fault = house.until("lobby/fault/camera-back", |fault| fault["active"] == true).await;
+    assert_eq!(fault["code"], "CAMERA_NOT_FOUND", "{fault}");
+    let reported =
+        house.until("lobby/reported", |reported| reported["rev"] == 2 && live(reported, &["lobby"])).await;
+    assert_eq!(reported["tiles"][0]["device-position"], "front", "{reported}");
+    house.shows(&lobby, &["llllllllllllllllllll", "llllllllllllllllllll"]).await;
+    assert!(!dark.load(Relaxed));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_document_leaves_the_last_good_one_standing() {
     let mut house = House::open().await;
     let lobby = house.kiosk("lobby").await;

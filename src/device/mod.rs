@@ -1,5 +1,6 @@
 //! TOUCHES: what a camera, a screen, a microphone and a speaker are, whether real (`device/`) or pretended (`sim/`).
 
+pub mod board;
 pub mod camera;
 pub mod console;
 mod ioctl;
@@ -101,6 +102,25 @@ pub trait Screen: Send {
     /// # Errors
     /// Drop the screen and open it anew.
     fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error>;
+}
+
+/// Something that is used up: what it is now, and where it becomes too much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gauge {
+    pub now: u64,
+    pub limit: u64,
+    /// What was measured.
+    pub name: String,
+}
+
+/// The board itself.
+pub trait Board: Send + Sync {
+    /// The hottest place, in thousandths of a degree Celsius, and where the kernel slows the board down. `None` on a
+    /// board that does not measure.
+    fn heat(&self) -> Option<Gauge>;
+
+    /// The service's memory and its limit, in bytes. `None` without a limit.
+    fn memory(&self) -> Option<Gauge>;
 }
 
 /// What a sound device agreed to.

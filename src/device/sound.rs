@@ -15,14 +15,6 @@ use std::ffi::CString;
 use std::time::{Duration, Instant};
 use tracing::debug;
 
-/// Which sound card is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// The name of a PCM, as `aplay -L` lists them: `default`, `plughw:CARD=Device`, `hw:Loopback,1,0`. A `plughw`
-    /// converts what its card lacks; a `hw` must have 48 kHz, 16 bits and one or two channels itself.
-    pub device: String,
-}
-
 /// Samples a channel of one period, if the card has it: it says once a block that there is room or sound.
 const PERIOD: Frames = BLOCK as Frames;
 /// The speaker's buffer is heard as delay. Of 4 periods one is playing, so its thread may be 30 ms late.
@@ -40,23 +32,25 @@ pub fn any_card() -> bool {
     std::fs::read_to_string("/proc/asound/cards").is_ok_and(|cards| lists_card(&cards))
 }
 
-/// Opens the chosen microphone; it records from the first `capture` on.
+/// Opens the microphone of this PCM, as `arecord -L` lists them: `default`, `plughw:CARD=Device`, `hw:Loopback,1,0`. A
+/// `plughw` converts what its card lacks; a `hw` must have 48 kHz, 16 bits and one or two channels itself. It records
+/// from the first `capture` on.
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::Busy`], [`Kind::NotAuthorized`], [`Kind::Format`] (not 48 kHz, 16 bits, 1 or 2 channels),
 /// [`Kind::NoBandwidth`] (the bus cannot carry it as well), [`Kind::Gone`]: try again later.
-pub fn open_microphone(choice: &Choice) -> Result<AlsaMicrophone, Error> {
+pub fn open_microphone(device: &str) -> Result<AlsaMicrophone, Error> {
     // The first block asked for starts it.
-    Stream::open(&choice.device, Direction::Capture, RECORDED, |_, _| 1).map(AlsaMicrophone)
+    Stream::open(device, Direction::Capture, RECORDED, |_, _| 1).map(AlsaMicrophone)
 }
 
-/// Opens the chosen speaker; it plays once its buffer is full but for one period.
+/// Opens the speaker of this PCM, as [`open_microphone`] does; it plays once its buffer is full but for one period.
 ///
 /// # Errors
 /// As [`open_microphone`].
-pub fn open_speaker(choice: &Choice) -> Result<AlsaSpeaker, Error> {
+pub fn open_speaker(device: &str) -> Result<AlsaSpeaker, Error> {
     // Not later: with less than a period of room nobody is told that there is room.
-    Stream::open(&choice.device, Direction::Playback, PLAYED, |buffer, period| (buffer - period).max(1))
+    Stream::open(device, Direction::Playback, PLAYED, |buffer, period| (buffer - period).max(1))
         .map(AlsaSpeaker)
 }
 
@@ -303,10 +297,6 @@ fn lists_card(cards: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn choice(device: &str) -> Choice {
-        Choice { device: device.into() }
-    }
-
     fn failure<T>(answer: Result<T, Error>) -> Error {
         answer.err().expect("it fails")
     }
@@ -316,14 +306,14 @@ mod tests {
         for device in
             ["no such pcm", "", "hw:NoSuchCard", "plughw:CARD=NoSuchCard", "hw:31", "hw:a,b,c", "hw\0"]
         {
-            assert_eq!(failure(open_microphone(&choice(device))).kind, Kind::NotFound, "{device:?}");
-            assert_eq!(failure(open_speaker(&choice(device))).kind, Kind::NotFound, "{device:?}");
+            assert_eq!(failure(open_microphone(device)).kind, Kind::NotFound, "{device:?}");
+            assert_eq!(failure(open_speaker(device)).kind, Kind::NotFound, "{device:?}");
         }
     }
 
     #[test]
     fn a_pcm_without_a_card_records_silence() {
-        let mut microphone = open_microphone(&choice("null")).expect("the library brings it along");
+        let mut microphone = open_microphone("null").expect("the library brings it along");
         let mut block = [1.0; BLOCK];
 
         microphone.capture(&mut block).expect("a block");
@@ -338,7 +328,7 @@ mod tests {
     fn what_is_played_reaches_the_card_sample_by_sample() {
         let file = std::env::temp_dir().join(format!("parlor-sound-{}.raw", std::process::id()));
         let device = format!("file:'{}',raw", file.display());
-        let mut speaker = open_speaker(&choice(&device)).expect("the library brings it along");
+        let mut speaker = open_speaker(&device).expect("the library brings it along");
         let blocks = [0.25, -1.0, 1.5].map(|sample| [sample; BLOCK]);
 
         for block in &blocks {

@@ -2,7 +2,7 @@
 
 use super::{Kiosk, say, send};
 use crate::config;
-use crate::device::{self, Camera, Microphone, Screen, Speaker};
+use crate::device::{self, Board, Camera, Microphone, Screen, Speaker};
 use crate::link::peer;
 use crate::pipeline;
 use crate::room::fault::{Code, Part};
@@ -13,16 +13,19 @@ use std::thread::JoinHandle;
 
 /// Opens a device.
 pub type Open<T> = dyn Fn() -> Result<Box<T>, device::Error> + Send + Sync;
+/// Opens one of the cameras.
+pub type OpenCamera = dyn Fn(Position) -> Result<Box<dyn Camera>, device::Error> + Send + Sync;
 
 /// The machine, real or pretended: `main` and `demo` choose.
 #[derive(Clone)]
 pub struct Devices {
-    pub camera: Arc<dyn Fn(Position) -> Result<Box<dyn Camera>, device::Error> + Send + Sync>,
+    pub camera: Arc<OpenCamera>,
     pub screen: Arc<Open<dyn Screen>>,
     pub microphone: Arc<Open<dyn Microphone>>,
     pub speaker: Arc<Open<dyn Speaker>>,
     /// What connections get their sockets from; `None`: the kernel.
     pub network: Option<Arc<dyn peer::Runtime>>,
+    pub board: Arc<dyn Board>,
 }
 
 /// What is open.

@@ -5,6 +5,7 @@ use crate::media::lip_sync::{LipSync, SenderTime};
 use crate::media::sound::SoundPacket;
 use crate::pipeline::sound::Sound;
 use crate::pipeline::{Decoders, Fanout, Stage, Video};
+use crate::room::fault::{Cause, Code, Fault, Part};
 use crate::room::message::{MemberId, SessionId};
 use crate::room::{Event, PeerEvent, Role};
 use std::collections::BTreeMap;
@@ -55,7 +56,7 @@ impl Peers {
         let video = self.flows.stage.video(&member);
         let (reports, heard) = mpsc::channel(REPORTS);
         let sinks = Sinks {
-            video: self.flows.decoders.sink(&video),
+            video: self.flows.decoders.sink(&video, self.trouble(&member)),
             sound: self.sound_sink(&member, video.lip_sync.clone()),
         };
         let peer = Arc::new(Peer::start(&self.settings, &self.flows.clocks, role, reports, sinks));
@@ -70,6 +71,18 @@ impl Peers {
         };
         let herald = tokio::spawn(herald.run(heard));
         self.open.insert(member, Connection { session, peer, herald });
+    }
+
+    /// Says that a member's pictures cannot be decoded, or can again.
+    fn trouble(&self, member: &MemberId) -> impl Fn(bool) + Send + Sync + use<> {
+        let (tell, part) = (self.tell.clone(), Part::Tile(member.clone()));
+        move |trouble| {
+            let (code, cause) = (Code::DecodeFailed, Cause { op: "decode".into(), ..Cause::default() });
+            let fault = Fault { part: part.clone(), code, cause: Some(cause), retry_in: None };
+            let event = if trouble { Event::Raised(fault) } else { Event::Healed(part.clone()) };
+            // From a decoding thread; when the kiosk ends nobody listens.
+            let _ = tell.blocking_send(event);
+        }
     }
 
     fn sound_sink(&self, member: &MemberId, lip_sync: Arc<Mutex<LipSync>>) -> SoundSink {

@@ -55,6 +55,8 @@ struct VoiceStats {
     concealed: u64,
     /// From arrival to the speaker's door.
     delay_ms: f64,
+    /// How late it is against the member's picture; null while nothing is heard.
+    late_ms: Option<f64>,
 }
 
 impl Stats {
@@ -89,6 +91,9 @@ impl Stats {
                         repaired: stats.repaired,
                         concealed: stats.concealed,
                         delay_ms: rounded(delay.as_secs_f64() * 1e3),
+                        late_ms: Some(video.meter.sound_late_us.load(Relaxed))
+                            .filter(|late| *late != i64::MIN)
+                            .map(|late| rounded(late as f64 / 1e3)),
                     }
                 }),
             };

@@ -51,8 +51,7 @@ pub fn find(heard: &[f32]) -> Option<Found> {
         .enumerate()
         .max_by(|(_, one), (_, other)| one.abs().total_cmp(&other.abs()))?;
     let there = energy(&heard[delay..delay + LENGTH]);
-    let alike = product.abs() / (there * played).sqrt();
-    if !(alike >= ALIKE) {
+    if product.abs() <= ALIKE * (there * played).sqrt() {
         return None;
     }
     Some(Found {

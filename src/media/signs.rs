@@ -206,6 +206,7 @@ fn border(area: Rect, edge: u32) -> [Rect; 4] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Badge {
     MicrophoneOff,
+    EarphoneOff,
     CameraOff,
 }
 
@@ -220,28 +221,69 @@ pub fn badges(canvas: &mut Canvas, area: Rect, badges: &[Badge]) {
         }
         let disc = Rect::new(area.right() - step * index, area.y + side / 4, side, side);
         painter.rounded(disc, side as f32, palette::ALERT, 235);
-        // Icons are drawn in a square of 24 units.
-        let unit = side as f32 / 24.0;
-        let at = |x: f32, y: f32| (disc.x as f32 + x * unit, disc.y as f32 + y * unit);
-        let thin = 1.5 * unit;
         match badge {
-            Badge::MicrophoneOff => {
-                painter.stroke(at(12.0, 7.5), at(12.0, 11.5), 4.4 * unit, palette::TEXT);
-                painter.stroke(at(8.0, 12.0), at(9.4, 14.6), thin, palette::TEXT);
-                painter.stroke(at(9.4, 14.6), at(14.6, 14.6), thin, palette::TEXT);
-                painter.stroke(at(14.6, 14.6), at(16.0, 12.0), thin, palette::TEXT);
-                painter.stroke(at(12.0, 14.6), at(12.0, 18.0), thin, palette::TEXT);
-            }
-            Badge::CameraOff => {
-                painter.stroke(at(8.0, 12.0), at(11.5, 12.0), 6.4 * unit, palette::TEXT);
-                painter.stroke(at(15.6, 12.0), at(18.2, 9.6), thin, palette::TEXT);
-                painter.stroke(at(18.2, 9.6), at(18.2, 14.4), thin, palette::TEXT);
-                painter.stroke(at(18.2, 14.4), at(15.6, 12.0), thin, palette::TEXT);
-            }
+            Badge::MicrophoneOff => microphone(&mut painter, disc),
+            Badge::EarphoneOff => earphone(&mut painter, disc),
+            Badge::CameraOff => camera(&mut painter, disc),
         }
+        let at = units(disc);
+        let unit = side as f32 / 24.0;
         painter.stroke(at(6.0, 6.0), at(18.0, 18.0), 3.6 * unit, palette::ALERT);
         painter.stroke(at(6.0, 6.0), at(18.0, 18.0), 1.7 * unit, palette::TEXT);
     }
+}
+
+/// Where a point of an icon lies: icons are drawn in a square of 24 units.
+fn units(square: Rect) -> impl Fn(f32, f32) -> (f32, f32) {
+    let unit = square.width as f32 / 24.0;
+    move |x, y| (square.x as f32 + x * unit, square.y as f32 + y * unit)
+}
+
+fn microphone(painter: &mut Painter, square: Rect) {
+    let (at, unit) = (units(square), square.width as f32 / 24.0);
+    painter.stroke(at(12.0, 7.5), at(12.0, 11.5), 4.4 * unit, palette::TEXT);
+    painter.stroke(at(8.0, 12.0), at(9.4, 14.6), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(9.4, 14.6), at(14.6, 14.6), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(14.6, 14.6), at(16.0, 12.0), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(12.0, 14.6), at(12.0, 18.0), 1.5 * unit, palette::TEXT);
+}
+
+fn earphone(painter: &mut Painter, square: Rect) {
+    let (at, unit) = (units(square), square.width as f32 / 24.0);
+    painter.stroke(at(8.4, 12.0), at(9.6, 12.0), 4.4 * unit, palette::TEXT);
+    painter.stroke(at(9.6, 12.0), at(12.6, 7.8), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(12.6, 7.8), at(12.6, 16.2), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(12.6, 16.2), at(9.6, 12.0), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(15.4, 9.4), at(16.8, 12.0), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(16.8, 12.0), at(15.4, 14.6), 1.5 * unit, palette::TEXT);
+}
+
+fn camera(painter: &mut Painter, square: Rect) {
+    let (at, unit) = (units(square), square.width as f32 / 24.0);
+    painter.stroke(at(8.0, 12.0), at(11.5, 12.0), 6.4 * unit, palette::TEXT);
+    painter.stroke(at(15.6, 12.0), at(18.2, 9.6), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(18.2, 9.6), at(18.2, 14.4), 1.5 * unit, palette::TEXT);
+    painter.stroke(at(18.2, 14.4), at(15.6, 12.0), 1.5 * unit, palette::TEXT);
+}
+
+/// Says in the upper left corner of the canvas that its camera or its microphone is live. Opaque, so that it may be
+/// drawn over itself. Answers where it lies; nowhere if nothing is live.
+pub fn live(canvas: &mut Canvas, is_camera: bool, is_microphone: bool) -> Rect {
+    let screen = Rect::of(canvas.logical_size());
+    let side = part(small(screen), 1.5, 14).min(screen.width / 2).min(screen.height);
+    let width = side * (u32::from(is_camera) + u32::from(is_microphone));
+    let area = Rect::new(0, 0, width, side);
+    let mut painter = Painter::new(canvas, area);
+    painter.tint(area, palette::ALERT, 255);
+    let mut square = Rect { width: side, ..area };
+    if is_camera {
+        camera(&mut painter, square);
+        square.x += side;
+    }
+    if is_microphone {
+        microphone(&mut painter, square);
+    }
+    area
 }
 
 #[cfg(test)]
@@ -270,7 +312,7 @@ mod tests {
             label(&mut canvas, &mut fonts, area, "Ward 3 东区");
             notice(&mut canvas, &mut fonts, area, "no connection to the broker");
             speaking(&mut canvas, area);
-            badges(&mut canvas, area, &[Badge::MicrophoneOff, Badge::CameraOff]);
+            badges(&mut canvas, area, &[Badge::MicrophoneOff, Badge::EarphoneOff, Badge::CameraOff]);
 
             let inside = canvas.physical(area);
             for (at, pixel) in canvas.data().chunks_exact(4).enumerate() {
@@ -294,6 +336,23 @@ mod tests {
 
         assert_ne!(shown.data(), draw(&mut fonts, "lobbY", "connecting").data());
         assert_ne!(shown.data(), draw(&mut fonts, "lobby", "camera off").data());
+    }
+
+    #[test]
+    fn what_is_live_is_said_in_the_corner_and_only_that() {
+        let mut canvas = Canvas::new(Size::new(640, 360), PixelLayout::XRGB8888, Rotation::None);
+        let dark = canvas.clone();
+
+        assert!(live(&mut canvas, false, false).is_empty());
+        assert_eq!(canvas.data(), dark.data());
+        let camera = live(&mut canvas, true, false);
+        let one = canvas.clone();
+        let both = live(&mut canvas, true, true);
+
+        assert_eq!((camera.x, camera.y, both.width), (0, 0, 2 * camera.width));
+        assert_ne!(one.data(), canvas.data());
+        assert_eq!(canvas.pixel(both.width - 1, 0), palette::ALERT);
+        assert_eq!(canvas.pixel(both.width, 0), dark.pixel(0, 0));
     }
 
     #[test]

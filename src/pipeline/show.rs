@@ -52,7 +52,7 @@ struct Pane {
     since: Duration,
     /// What is on the canvas; `None` if nothing yet.
     drawn: Option<Look>,
-    /// Whether the room was told that the tile is live.
+    /// Whether the room was told that the tile is live, and the tile has been waiting for nothing since.
     told_live: bool,
 }
 
@@ -62,7 +62,7 @@ impl Pane {
         match now.saturating_sub(self.since) {
             _ if self.frame.is_none() || off => Look::Placeholder,
             age if age > GONE => Look::Placeholder,
-            age if age > STALE => Look::Veiled,
+            age if age > STALE || !self.told_live => Look::Veiled,
             _ => Look::Picture,
         }
     }
@@ -158,7 +158,7 @@ fn same_ground(one: &Picture, other: &Picture) -> bool {
         (Scene::Grid { .. }, Scene::Grid { .. }) => true,
         (one, other) => one == other,
     };
-    ground && (&one.identify, &one.notice) == (&other.identify, &other.notice)
+    ground && (&one.identify, &one.notice, one.live) == (&other.identify, &other.notice, other.live)
 }
 
 /// Where tiles were and the same tile is not any more. Tiles that stay do not lie there: tiles never overlap.
@@ -193,6 +193,9 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
             if pane.tile != state_alone || pane.drawn != Some(Look::Picture) {
                 pane.drawn = None;
             }
+            // It waits for a first picture again: of another camera, of a new connection.
+            let waits = |state| state == TileState::Connecting;
+            pane.told_live &= !waits(tile.state) || waits(pane.tile.state);
             pane.tile = tile.clone();
         }
         panes.push(pane);
@@ -247,9 +250,10 @@ fn draw(canvas: &mut Canvas, compositor: &mut Compositor, fonts: &mut Fonts, pan
     if tile.speaking {
         signs::speaking(canvas, tile.area);
     }
-    if tile.microphone_muted {
-        signs::badges(canvas, tile.area, &[Badge::MicrophoneOff]);
-    }
+    let off = [(tile.microphone_muted, Badge::MicrophoneOff), (tile.earphone_muted, Badge::EarphoneOff)];
+    let badges: heapless::Vec<Badge, 2> =
+        off.into_iter().filter_map(|(off, badge)| off.then_some(badge)).collect();
+    signs::badges(canvas, tile.area, &badges);
 }
 
 /// What lies over the tiles: drawn again whenever something below it was.
@@ -259,6 +263,9 @@ fn overlay(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts, changed: &
         let strip = signs::notice(canvas, fonts, area, text);
         changed.push(canvas.physical(strip));
     }
+    // Last: nothing lies over it.
+    let area = signs::live(canvas, picture.live.camera, picture.live.microphone);
+    changed.push(canvas.physical(area));
 }
 
 fn measure(panes: &[Pane], now: Duration) {

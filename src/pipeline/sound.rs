@@ -371,3 +371,74 @@ fn internal(error: impl std::fmt::Display) -> Failure {
 fn rtp_time(at: Duration) -> u32 {
     (at.as_nanos() * u128::from(RATE_HZ) / 1_000_000_000) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::SoundMode;
+    use std::cell::RefCell;
+
+    /// A microphone that loses sound at each block, and is unplugged after a second.
+    struct Stutter {
+        mode: SoundMode,
+        blocks: u64,
+    }
+
+    impl Microphone for Stutter {
+        fn mode(&self) -> &SoundMode {
+            &self.mode
+        }
+
+        fn capture(&mut self, _: &mut Block) -> Result<(), device::Error> {
+            self.blocks += 1;
+            match self.blocks {
+                ..=100 => Ok(()),
+                _ => Err(device::Error {
+                    kind: Kind::Gone,
+                    operation: "snd_pcm_readi",
+                    errno: None,
+                    target: "stutter".into(),
+                }),
+            }
+        }
+
+        fn delay(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn overruns(&self) -> u64 {
+            self.blocks
+        }
+    }
+
+    #[test]
+    fn lost_sound_is_said_once_in_ten_seconds_and_a_microphone_that_is_gone_ends_the_session() {
+        let mode = SoundMode { name: "stutter".into(), channels: 1, period: 480, buffer: 960 };
+        let sound = Sound::new(Clock::start(), Switches::OFF, Box::new(|_, _| {}));
+        let own = MemberId::parse("lobby").expect("an id");
+        let told = RefCell::new(Vec::new());
+        let tell = |event| told.borrow_mut().push(event);
+
+        let end = listen(&mut Stutter { mode, blocks: 0 }, (&sound, &own), &tell, &|| (), &Stop::default());
+
+        assert_eq!(end.map_err(|failure| failure.code), Err(Code::MicrophoneGone));
+        let told = told.into_inner();
+        assert!(matches!(&told[0], Event::SoundOpened { info } if info.name == "stutter"));
+        assert!(
+            matches!(&told[1..], [Event::Raised(fault), Event::Healed(Part::Microphone)]
+                if fault.code == Code::SoundXrun && fault.part == Part::Microphone),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn each_failure_of_a_sound_device_has_a_code() {
+        let code = |part, kind| {
+            failure(part, device::Error { kind, operation: "open", errno: None, target: "x".into() }).code
+        };
+
+        assert_eq!(code(Part::Microphone, Kind::Busy), Code::MicrophoneBusy);
+        assert_eq!(code(Part::Microphone, Kind::Gone), Code::MicrophoneGone);
+        assert_eq!(code(Part::Speaker, Kind::Busy), Code::SpeakerGone);
+    }
+}

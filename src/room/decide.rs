@@ -1,12 +1,13 @@
 //! The room itself: each event changes what it knows; then everything that follows from that is compared with what was
 //! asked for last, and the difference is asked for.
 
+mod camera;
 mod say;
 mod settle;
 mod sound;
 
 use super::document::{Document, Rejected};
-use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying};
+use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying, Severity};
 use super::held::Held;
 use super::message::{self, MemberId, Refusal, ReplyTo, Request, Signal, Verb};
 use super::session::{Link, Numbers, Peer, Step};
@@ -98,6 +99,8 @@ pub struct Room {
     screen_info: Option<ScreenInfo>,
     cameras: BTreeMap<Position, CameraInfo>,
     sounds: BTreeMap<Part, SoundInfo>,
+    /// The camera in use instead of the document's, which was switched to and failed; until the next document.
+    pub(super) fallback: Option<Position>,
     /// The document has an end and there is no clock to tell it by.
     pub(super) clock_missing: bool,
 
@@ -120,8 +123,8 @@ pub struct Room {
 #[derive(Debug, Default)]
 struct Said {
     camera: Option<Position>,
-    /// The camera that was switched to and has not opened yet.
-    switching_to: Option<Position>,
+    /// The camera that was switched from, and the one that was switched to and has not opened yet.
+    switching: Option<(Position, Position)>,
     sound: SoundUse,
     picture: Option<Picture>,
     state: &'static str,
@@ -157,6 +160,7 @@ impl Room {
             screen_info: None,
             cameras: BTreeMap::new(),
             sounds: BTreeMap::new(),
+            fallback: None,
             clock_missing: false,
             absent_at: None,
             until_at: None,
@@ -197,7 +201,11 @@ impl Room {
             Event::SoundOpened { info } => self.sound_opened(info),
             Event::CameraOpened { position, info } => self.camera_opened(position, info, now),
             Event::ScreenOpened { info } => self.screen_opened(info, now),
-            Event::Raised(fault) => self.raise(fault, None, now),
+            Event::Raised(fault) => {
+                self.fall_back(&fault);
+                self.raise(fault, None, now);
+            }
+            Event::Over(code) => self.faults.heal_if(|fault| fault.code == code, now),
             Event::Healed(part) => self.faults.heal(&part, now),
         }
         self.settle(now)
@@ -303,6 +311,7 @@ impl Room {
         let newcomers: Vec<MemberId> =
             others.filter(|member| takes_part && !self.peers.contains_key(member)).collect();
         self.document = Some(document);
+        self.fallback = None;
         self.raise_rejected(now);
         if self.is_over(now) {
             return self.close("until", now);
@@ -464,19 +473,6 @@ impl Room {
             Flow::Stalled => {}
         }
         self.flows.insert(member, flow);
-    }
-
-    fn camera_opened(&mut self, position: Position, info: CameraInfo, now: Now) {
-        // An open camera may still send nothing: a stall is over with the first picture.
-        let part = Part::Camera(position);
-        self.faults.heal_if(|fault| fault.part == part && fault.code != Code::CameraStalled, now);
-        if self.cameras.insert(position, info.clone()) != Some(info) {
-            self.publish_info();
-        }
-        if self.said.switching_to == Some(position) && self.said.camera == Some(position) {
-            self.said.switching_to = None;
-            self.event("camera-switched", json!({ "device-position": position }), now);
-        }
     }
 
     fn screen_opened(&mut self, info: ScreenInfo, now: Now) {

@@ -75,6 +75,9 @@ pub enum Code {
     SoundNone,
     SoundXrun,
     ClockUnsynced,
+    Overheated,
+    MemoryHigh,
+    WatchdogRestart,
     Internal,
 }
 
@@ -178,7 +181,7 @@ impl Code {
             }
             Self::CameraBusy => (Error, true, "Another program uses the camera. It is tried again."),
             Self::CameraNotAuthorized => {
-                (Error, false, "The camera may not be opened. Add the user to group video.")
+                (Error, false, "The camera may not be opened: authorize.camera, or the group video.")
             }
             Self::CameraFormat => (Error, false, "The camera offers no format that can be used."),
             Self::CameraNoBandwidth => {
@@ -195,7 +198,11 @@ impl Code {
                 (Info, false, "The screen cannot flip pages; changed rows are copied instead.")
             }
             Self::ScreenModeChanged => (Info, true, "The screen's mode was changed. The room is drawn anew."),
-            Self::TileCreateFailed => (Error, true, "This member's tile could not be made."),
+            Self::TileCreateFailed => (
+                Error,
+                true,
+                "The screen has no room for this member's tile. Fewer members, or a larger screen.",
+            ),
             Self::TileStalled => (Warning, true, "No new pictures arrive from this member."),
             Self::PeerUnreachable => (Warning, true, "This member cannot be reached. It is tried again."),
             Self::PeerLost => (Error, true, "The connection to this member was lost. It is made anew."),
@@ -224,6 +231,11 @@ impl Code {
             }
             Self::ClockUnsynced => {
                 (Error, true, "The clock is not set, so the camera stays closed. Check the time server.")
+            }
+            Self::Overheated => (Warning, true, "The board is so hot that it slows down. Give it air."),
+            Self::MemoryHigh => (Warning, true, "The program has nearly all the memory it may have."),
+            Self::WatchdogRestart => {
+                (Warning, false, "The program hung and was started again. Please report it.")
             }
             Self::Internal => (Error, true, "Something went wrong inside the program. Please report it."),
         }

@@ -83,6 +83,8 @@ pub struct Tile {
     pub speaking: bool,
     /// Whether nobody hears this member because its microphone is muted; known of the own tile only.
     pub microphone_muted: bool,
+    /// Whether nobody is heard here because the earphone is muted; known of the own tile only.
+    pub earphone_muted: bool,
 }
 
 /// All that the screen shows.
@@ -106,6 +108,15 @@ pub struct Picture {
     pub identify: Option<String>,
     /// One line at the foot: broker away, clock not set.
     pub notice: Option<String>,
+    /// What of this kiosk others can see and hear now: shown over everything else.
+    pub live: Live,
+}
+
+/// What is live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    pub camera: bool,
+    pub microphone: bool,
 }
 
 /// What the room must know of the kiosk before anything happens.
@@ -119,8 +130,12 @@ pub struct Settings {
     pub screen: Size,
     /// Which cameras the configuration names.
     pub cameras: Vec<Position>,
+    /// Whether the configuration asks for page flips.
+    pub wants_flip: bool,
     /// Whether the own tile is mirrored where the document does not say.
     pub mirror: bool,
+    /// Whether the kiosk may look: if not, no camera is ever opened.
+    pub may_look: bool,
     /// Whether the kiosk may listen: if not, the microphone is never opened.
     pub may_listen: bool,
     /// How long a call outlives its document.
@@ -204,6 +219,8 @@ pub enum Event {
         info: ScreenInfo,
     },
     Raised(Fault),
+    /// This is over, wherever it was.
+    Over(fault::Code),
     /// Whatever was wrong with this part is over.
     Healed(fault::Part),
 }

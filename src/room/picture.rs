@@ -4,19 +4,10 @@ use super::decide::{Flow, Room, Stage};
 use super::document::{Document, Layout, Member};
 use super::fault::{Code, Fault, Part, Severity};
 use super::session::Link;
-use super::{Mode, Picture, Position, Scene, Tile, TileState, Use, layout};
+use super::{Live, Mode, Picture, Scene, Tile, TileState, Use, layout};
 use crate::geometry::Rect;
 
 impl Room {
-    /// The camera that is to be open.
-    pub(super) fn wanted_camera(&self) -> Option<Position> {
-        let document = self.joined_document()?;
-        let position = document.member(&self.settings.id)?.position;
-        let allowed =
-            !document.mute.camera && !self.clock_missing && self.settings.cameras.contains(&position);
-        allowed.then_some(position)
-    }
-
     pub(super) fn picture(&self, tiles: &[Tile]) -> Picture {
         let scene = if self.stage == Stage::Joined {
             Scene::Grid { tiles: tiles.to_vec() }
@@ -24,7 +15,16 @@ impl Room {
             Scene::Idle { title: self.settings.id.to_string(), line: self.waiting_line() }
         };
         let identify = self.identify_until.map(|_| self.settings.id.to_string());
-        Picture { scene, identify, notice: self.notice().map(str::to_owned) }
+        let live = Live {
+            camera: self.wanted_camera().is_some_and(|at| self.may_work(&Part::Camera(at))),
+            microphone: self.wanted_sound().microphone == Use::Open && self.may_work(&Part::Microphone),
+        };
+        Picture { scene, identify, notice: self.notice().map(str::to_owned), live }
+    }
+
+    /// Whether nothing is known that keeps this device from working.
+    fn may_work(&self, part: &Part) -> bool {
+        self.faults.of(part).is_none_or(|fault| !is_error(fault) && fault.code != Code::SoundNone)
     }
 
     /// Pinned members first, in the layouts with a large tile then who spoke last, then in document order.
@@ -52,11 +52,12 @@ impl Room {
             area,
             fit: member.fit,
             mirror,
-            position: member.position,
+            position: self.position_of(member),
             name: member.name.clone(),
             state,
             reason: reason.to_owned(),
             speaking: self.speakers.contains_key(&member.id),
+            earphone_muted: member.mode == Mode::Camera && document.mute.earphone,
             microphone_muted: member.mode == Mode::Camera && self.wanted_sound().microphone != Use::Open,
         }
     }
@@ -79,8 +80,9 @@ impl Room {
         if self.clock_missing {
             return (TileState::Off, Code::ClockUnsynced.hint());
         }
-        let camera = self.faults.of(&Part::Camera(member.position)).filter(|fault| is_error(fault));
-        if !self.settings.cameras.contains(&member.position) {
+        let position = self.position_of(member);
+        let camera = self.faults.of(&Part::Camera(position)).filter(|fault| is_error(fault));
+        if !self.settings.may_look || !self.settings.cameras.contains(&position) {
             return (TileState::Off, camera.map_or("", |fault| fault.code.hint()));
         }
         if let Some(fault) = camera.or(self.not_made(member)) {

@@ -72,7 +72,11 @@ pub(super) fn reported(
                 entry["device-position"] = json!(tile.position);
                 entry["mirror"] = json!(tile.mirror);
                 let mute = document.mute;
-                entry["muted"] = json!({ "microphone": tile.microphone_muted, "camera": mute.camera });
+                entry["muted"] = json!({
+                    "microphone": tile.microphone_muted,
+                    "earphone": tile.earphone_muted,
+                    "camera": mute.camera,
+                });
             }
             entry
         })

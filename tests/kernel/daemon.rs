@@ -207,9 +207,14 @@ impl Demand<'_> {
         let placement = place(self.picture.size(), self.area, self.fit).expect("neither is empty");
         let (target, source) = (placement.target, placement.source);
         let name = self.area.height / 6;
+        // In the corner stands that the camera is live.
+        let corner = Rect::new(0, 0, self.area.height / 5, self.area.height / 8);
         let (mut seen, mut wrong, mut first) = (0, 0, None);
         for y in self.area.y..self.area.bottom() - name {
             for x in self.area.x..self.area.right() {
+                if corner.contains(Rect::new(x, y, 1, 1)) {
+                    continue;
+                }
                 let found = glass.at(x, y);
                 let wanted = if target.contains(Rect::new(x, y, 1, 1)) {
                     let across = if self.mirror { target.right() - 1 - x } else { x - target.x };

@@ -1,7 +1,7 @@
 //! Sound through real ALSA cards: a cable from a speaker to a microphone, a USB speaker that is unplugged.
 
 use crate::bed::{PATIENCE, qmp};
-use parlor::device::sound::{AlsaMicrophone, AlsaSpeaker, Choice, any_card, open_microphone, open_speaker};
+use parlor::device::sound::{AlsaMicrophone, AlsaSpeaker, any_card, open_microphone, open_speaker};
 use parlor::device::{Error, Kind, Microphone, Speaker};
 use parlor::media::sound::{BLOCK, Block, RATE_HZ, SILENCE};
 use std::f32::consts::TAU;
@@ -67,8 +67,8 @@ fn the_microphone_says_how_much_was_recorded_since_a_block() {
 fn a_card_in_use_is_busy_until_it_is_dropped() {
     let held = (speaker(PLAYED), microphone(RECORDED));
 
-    assert_eq!(failure(open_speaker(&choice(PLAYED))).kind, Kind::Busy);
-    assert_eq!(failure(open_microphone(&choice(RECORDED))).kind, Kind::Busy);
+    assert_eq!(failure(open_speaker(PLAYED)).kind, Kind::Busy);
+    assert_eq!(failure(open_microphone(RECORDED)).kind, Kind::Busy);
     drop(held);
     speaker(PLAYED);
     microphone(RECORDED);
@@ -83,7 +83,7 @@ fn a_card_that_lacks_what_the_house_speaks_has_no_format_unless_it_is_converted(
     other.hw_params(&parameters).expect("they are its own");
     drop(parameters);
 
-    assert_eq!(failure(open_microphone(&choice(RECORDED))).kind, Kind::Format);
+    assert_eq!(failure(open_microphone(RECORDED)).kind, Kind::Format);
     microphone("plughw:Loopback,1,0").capture(&mut [0.0; BLOCK]).expect("a block");
 }
 
@@ -137,7 +137,7 @@ fn an_overrun_is_counted_and_sound_goes_on() {
 #[test]
 fn an_unplugged_speaker_is_gone_and_plays_again_when_it_is_back() {
     // The kernel looks at the bus in its own time.
-    let mut speaker = await_open(|| open_speaker(&choice(USB)), PATIENCE);
+    let mut speaker = await_open(|| open_speaker(USB), PATIENCE);
     assert_eq!(speaker.mode().name, "hw:CARD=Audio (QEMU USB Audio)");
     assert_eq!(speaker.mode().channels, 2);
     play_a_while(&mut speaker);
@@ -148,10 +148,10 @@ fn an_unplugged_speaker_is_gone_and_plays_again_when_it_is_back() {
     assert_eq!(error.kind, Kind::Gone, "{error}");
     drop(speaker);
     until("the card is taken away", || !is_there("Audio"));
-    assert_eq!(failure(open_speaker(&choice(USB))).kind, Kind::NotFound);
+    assert_eq!(failure(open_speaker(USB)).kind, Kind::NotFound);
 
     qmp("device_add", r#"{"driver":"usb-audio","id":"speaker","audiodev":"air"}"#);
-    play_a_while(&mut await_open(|| open_speaker(&choice(USB)), BACK));
+    play_a_while(&mut await_open(|| open_speaker(USB), BACK));
 }
 
 #[test]
@@ -166,23 +166,19 @@ fn an_unplugged_microphone_is_gone_and_records_again_when_it_is_back() {
     assert_eq!(error.kind, Kind::Gone, "{error}");
     drop(microphone);
     unplugged.join().expect("the driver let go");
-    assert_eq!(failure(open_microphone(&choice(RECORDED))).kind, Kind::NotFound);
+    assert_eq!(failure(open_microphone(RECORDED)).kind, Kind::NotFound);
 
     cable("bind");
-    let mut microphone = await_open(|| open_microphone(&choice(RECORDED)), BACK);
+    let mut microphone = await_open(|| open_microphone(RECORDED), BACK);
     microphone.capture(&mut [0.0; BLOCK]).expect("a block");
 }
 
-pub fn choice(device: &str) -> Choice {
-    Choice { device: device.into() }
-}
-
 pub fn speaker(device: &str) -> AlsaSpeaker {
-    open_speaker(&choice(device)).expect(device)
+    open_speaker(device).expect(device)
 }
 
 pub fn microphone(device: &str) -> AlsaMicrophone {
-    open_microphone(&choice(device)).expect(device)
+    open_microphone(device).expect(device)
 }
 
 pub fn failure<T>(answer: Result<T, Error>) -> Error {

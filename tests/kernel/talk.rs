@@ -6,7 +6,7 @@
 //! ```
 
 use crate::bed::{out, qmp};
-use crate::sound::{JUDGED, choice, failure, is_there, is_tone, level_db, microphone, speaker, tone};
+use crate::sound::{JUDGED, failure, is_there, is_tone, level_db, microphone, speaker, tone};
 use crate::support::{Client, Process, TempDir, text};
 use parlor::device::sound::open_microphone;
 use parlor::device::{Kind, Microphone, Speaker};
@@ -145,7 +145,7 @@ async fn a_microphone_in_use_is_said_and_heard_once_it_is_free() {
     figure!("healed (2 s of health) {:.1} s after it was free", freed.elapsed().as_secs_f32());
     let info = house.now("ward/info");
     assert_eq!(info["microphone"]["name"], "hw:Loopback,1,0 (Loopback)", "{info}");
-    let busy = failure(open_microphone(&choice(WARD_HEARS)));
+    let busy = failure(open_microphone(WARD_HEARS));
     assert_eq!(busy.kind, Kind::Busy, "it is ward's now");
 }
 

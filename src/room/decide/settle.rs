@@ -6,6 +6,8 @@ impl Room {
     pub(super) fn settle(&mut self, now: Now) -> Vec<Command> {
         self.handle_due(now);
         self.watch_clock(now);
+        self.judge_screen(now);
+        self.judge_tiles(now);
         self.choose_camera(now);
         self.choose_sound(now);
         self.faults.handle_timeout(now);
@@ -91,27 +93,25 @@ impl Room {
         }
     }
 
-    pub(super) fn choose_camera(&mut self, now: Now) {
-        let wanted = self.wanted_camera();
-        if wanted != self.said.camera {
-            let switched = self.said.camera.is_some() && wanted.is_some();
-            self.said.switching_to = wanted.filter(|_| switched);
-            self.said.camera = wanted;
-            let own = self.settings.id.clone();
-            self.forget_stall(&own, now);
-            self.out.push(Command::Camera(wanted));
+    /// A screen that works may still not flip.
+    fn judge_screen(&mut self, now: Now) {
+        let copies = self.screen_info.as_ref().is_some_and(|screen| !screen.flip);
+        if copies && self.settings.wants_flip && !self.faults.is_active(&Part::Screen, Code::ScreenNoFlip) {
+            self.raise(fault(Part::Screen, Code::ScreenNoFlip), None, now);
         }
-        let own = self.joined_document().and_then(|document| document.member(&self.settings.id));
-        let missing = own.map(|own| own.position).filter(|at| !self.settings.cameras.contains(at));
-        if let Some(part) = missing.map(Part::Camera)
-            && !self.faults.is_active(&part, Code::CameraNotFound)
-        {
-            self.raise(fault(part, Code::CameraNotFound), None, now);
+    }
+
+    /// A screen may have no room for every tile.
+    fn judge_tiles(&mut self, now: Now) {
+        let tiles = self.tiles().into_iter().filter(|tile| tile.area.is_empty());
+        let unmade: Vec<Part> = tiles.map(|tile| Part::Tile(tile.member)).collect();
+        for part in &unmade {
+            if !self.faults.is_active(part, Code::TileCreateFailed) {
+                self.raise(fault(part.clone(), Code::TileCreateFailed), None, now);
+            }
         }
-        // A camera that is not wanted is not missed.
-        let unwanted =
-            |part: &Part| matches!(part, Part::Camera(at) if Some(*at) != wanted && Some(*at) != missing);
-        self.faults.heal_if(|fault| unwanted(&fault.part), now);
+        let made = |fault: &Fault| fault.code == Code::TileCreateFailed && !unmade.contains(&fault.part);
+        self.faults.heal_if(made, now);
     }
 
     pub(super) fn say_changes(&mut self, video_members: Vec<String>, now: Now) {

@@ -8,6 +8,7 @@ pub use ground::*;
 use pair::*;
 use proptest::prelude::*;
 
+mod camera;
 mod ground;
 mod pair;
 mod sound;
@@ -48,7 +49,29 @@ fn a_room_is_made_and_what_is_on_the_glass_is_reported() {
     assert_eq!(reported["rev"], 1);
     assert_eq!(reported["tiles"][1]["area"], json!([960, 0, 960, 1080]));
     assert_eq!(reported["tiles"][1]["state"], "connecting");
-    assert_eq!(reported["tiles"][0]["muted"], json!({ "microphone": false, "camera": false }));
+    assert_eq!(
+        reported["tiles"][0]["muted"],
+        json!({ "microphone": false, "earphone": false, "camera": false })
+    );
+}
+
+#[test]
+fn a_member_for_whom_the_screen_has_no_room_is_named() {
+    let mut room = online("lobby");
+    let info = |width| ScreenInfo { name: "x".into(), width, height: 1, bits_per_pixel: 32, flip: false };
+    room.handle(Event::ScreenOpened { info: info(1) }, at_ms(5));
+
+    let crowded = document_comes(&mut room, TWO, 10);
+    room.handle(Event::ScreenOpened { info: info(1_000) }, at_ms(20));
+    let healed = room.handle_timeout(at_ms(2_100));
+
+    let records = published(&crowded, "lobby/error");
+    let record = records.iter().find(|record| record["code"] == "TILE_CREATE_FAILED").expect("said");
+    assert_eq!(record["openid"], record["tile"]);
+    assert!(
+        raw(&healed, &format!("lobby/fault/{}", record["part"].as_str().expect("a part")))
+            .contains(&String::new())
+    );
 }
 
 #[test]

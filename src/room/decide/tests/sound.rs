@@ -39,7 +39,10 @@ fn sound_is_open_in_a_room_muted_as_the_document_says_and_closed_outside() {
 
     assert_eq!(sounds(&joined), [OPEN]);
     assert_eq!(sounds(&muted), [SoundUse { microphone: Use::Muted, speaker: Use::Muted }]);
-    assert!(tile(&muted, "lobby").microphone_muted && !tile(&muted, "ward").microphone_muted);
+    for (member, is_muted) in [("lobby", true), ("ward", false)] {
+        let tile = tile(&muted, member);
+        assert_eq!([tile.microphone_muted, tile.earphone_muted], [is_muted; 2], "{member}");
+    }
     assert_eq!(sounds(&left), [CLOSED]);
 }
 
