@@ -1,7 +1,14 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures lint rust
+.PHONY: help demo test test-kernel figures lint deny advisories fuzz rust cargo-deny cargo-fuzz
+
+# Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
+CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+# How long `make fuzz` looks at each target.
+FUZZ_SECONDS ?= 60
 
 help: ## Prints this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +42,25 @@ lint: rust ## Formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test kernel -- -D warnings
+
+deny: cargo-deny ## Licences and sources of all that Parlor is built of, by deny.toml
+	cargo deny --locked check licenses bans sources
+
+advisories: cargo-deny ## Known holes in what Parlor is built of; asks RustSec's database over the network
+	cargo deny --locked check advisories
+
+fuzz: cargo-fuzz ## Hostile bytes for all that reads what others wrote, a minute each; FUZZ_SECONDS=600 looks longer
+	@board/install-packages build fuzz
+	@echo "Building Parlor with coverage and address sanitizer (about ten minutes on two cores the first time):"
+	fuzz/run $(FUZZ_SECONDS)
+
+cargo-deny: rust
+	@cargo deny --version 2>/dev/null | grep -qx "cargo-deny $(CARGO_DENY)" || \
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root target/tools --version "=$(CARGO_DENY)" cargo-deny
+
+cargo-fuzz: rust
+	@cargo fuzz --version 2>/dev/null | grep -qx "cargo-fuzz $(CARGO_FUZZ)" || \
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root target/tools --version "=$(CARGO_FUZZ)" cargo-fuzz
 
 rust:
 	@board/check-rust

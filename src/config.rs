@@ -1,9 +1,13 @@
 //! kiosk.toml → checked values with units; the one place of defaults.
 
+mod broker;
+
 use crate::geometry::{Rotation, Size};
 use crate::room::Position;
 use crate::room::message::MemberId;
-use anyhow::{Context, bail, ensure};
+use crate::secret::Secret;
+use anyhow::{Context, anyhow, bail, ensure};
+pub use broker::{Broker, BrokerOptions, Tls};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,13 +28,6 @@ pub struct Config {
     pub authorize: Authorize,
     pub room: Room,
     pub link: Link,
-}
-
-#[derive(Clone, Debug)]
-pub struct Broker {
-    pub host: String,
-    pub port: u16,
-    pub password: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -174,25 +171,44 @@ pub struct Link {
     /// Local addresses for WebRTC, port 0 for any free one; none: every interface's.
     pub bind: Vec<SocketAddr>,
     pub ice_servers: Vec<IceServer>,
+    /// Media goes over relays only, so that members do not learn each other's addresses.
+    pub relay_only: bool,
     /// Of the video this kiosk sends to each member.
     pub bitrate_kbps: u32,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { bind: Vec::new(), ice_servers: Vec::new(), bitrate_kbps: 800 }
+        Self { bind: Vec::new(), ice_servers: Vec::new(), relay_only: false, bitrate_kbps: 800 }
     }
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IceServer {
-    /// `stun:host:port` or `turn:host:port`.
+    /// `stun:host`, `turn:host:port`, `turn:host?transport=tcp` or `turns:host:port`.
     pub url: String,
     #[serde(default)]
     pub username: String,
     #[serde(default)]
-    pub credential: String,
+    pub credential: Secret,
+    /// A file that holds the credential and nothing else; read into `credential`.
+    credential_file: Option<PathBuf>,
+    /// PEM file of the certificate authorities to trust, these only; for `turns:`.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl IceServer {
+    fn read(&mut self) -> anyhow::Result<()> {
+        if let Some(file) = &self.credential_file {
+            ensure!(
+                self.credential == Secret::default(),
+                "link: credential and credential_file exclude each other"
+            );
+            self.credential = broker::read_secret("link: credential_file", file)?;
+        }
+        Ok(())
+    }
 }
 
 /// The file as it is written.
@@ -202,7 +218,7 @@ struct File {
     id: String,
     #[serde(default = "defaults::prefix")]
     prefix: String,
-    broker: BrokerTable,
+    broker: BrokerOptions,
     #[serde(default)]
     camera: BTreeMap<Position, Camera>,
     #[serde(default)]
@@ -217,14 +233,6 @@ struct File {
     link: Link,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BrokerTable {
-    address: String,
-    /// A file that holds the password and nothing else.
-    password_file: Option<PathBuf>,
-}
-
 impl Config {
     /// Reads and checks a file.
     ///
@@ -233,16 +241,11 @@ impl Config {
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let named = || format!("read {}", path.display());
         let text = std::fs::read_to_string(path).with_context(named)?;
-        let read_password = |file: &Path| {
-            let password =
-                std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            Ok(password.trim_end_matches(['\r', '\n']).to_owned())
-        };
-        Self::parse(&text, read_password).with_context(named)
+        Self::parse(&text).with_context(named)
     }
 
-    fn parse(text: &str, read_password: impl Fn(&Path) -> anyhow::Result<String>) -> anyhow::Result<Self> {
-        let file: File = toml::from_str(text)?;
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut file: File = toml::from_str(text).map_err(|error| without_source(text, &error))?;
         let Some(id) = MemberId::parse(&file.id) else {
             bail!("id = {:?}: 1 to 64 of A-Z a-z 0-9 _ - are allowed", file.id);
         };
@@ -252,8 +255,9 @@ impl Config {
             "prefix = {:?}: 1 to 128 bytes, no + and no #",
             file.prefix
         );
-        let (host, port) = host_and_port(&file.broker.address)?;
-        let password = file.broker.password_file.as_deref().map(read_password).transpose()?;
+        let broker = file.broker.check()?;
+        file.link.ice_servers.iter_mut().try_for_each(IceServer::read)?;
+        ensure!(file.link.ice_servers.len() <= 8, "link: at most 8 ice_servers");
         for (position, camera) in &file.camera {
             let named = || format!("camera.{position:?}").to_lowercase();
             ensure!((16..=4096).contains(&camera.width), "{}: width is 16 to 4096", named());
@@ -269,7 +273,7 @@ impl Config {
         Ok(Self {
             id,
             prefix,
-            broker: Broker { host, port, password },
+            broker,
             cameras: file.camera,
             screen: file.screen,
             sound: file.sound,
@@ -280,17 +284,13 @@ impl Config {
     }
 }
 
-/// `host`, `host:port`, `[v6]:port`; the port is 1883 where none is said.
-pub fn host_and_port(address: &str) -> anyhow::Result<(String, u16)> {
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host, port.parse().with_context(|| format!("port of broker address {address:?}"))?)
-        }
-        _ => (address, 1883),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    ensure!(!host.is_empty() && !host.contains('/'), "broker address {address:?}: want host:port");
-    Ok((host.to_owned(), port))
+/// The error with its line's number and without the line itself, which may hold a credential.
+fn without_source(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => anyhow!("line {}: {}", before.matches('\n').count() + 1, error.message()),
+        None => anyhow!("{}", error.message()),
+    }
 }
 
 fn degrees<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rotation, D::Error> {
@@ -323,14 +323,11 @@ mod defaults {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> anyhow::Result<Config> {
-        Config::parse(text, |path| Ok(format!("secret of {}", path.display())))
-    }
-
     #[test]
     fn four_lines_are_enough() {
-        let config = parse("id = 'lobby'\nbroker.address = 'broker'\ncamera.front.device = '/dev/video0'")
-            .expect("valid");
+        let config =
+            Config::parse("id = 'lobby'\nbroker.address = 'broker'\ncamera.front.device = '/dev/video0'")
+                .expect("valid");
 
         assert_eq!((config.broker.host.as_str(), config.broker.port), ("broker", 1883));
         assert_eq!(config.prefix, "parlor/1");
@@ -340,8 +337,8 @@ mod tests {
 
     #[test]
     fn a_typo_is_named_with_its_line() {
-        let error =
-            parse("id = 'lobby'\nbroker.address = 'b'\n[screen]\nrotate = 90").expect_err("unknown key");
+        let error = Config::parse("id = 'lobby'\nbroker.address = 'b'\n[screen]\nrotate = 90")
+            .expect_err("unknown key");
 
         let said = format!("{error:#}");
         assert!(said.contains("line 4") && said.contains("rotate"), "{said}");
@@ -352,19 +349,35 @@ mod tests {
         for (text, word) in [
             ("id = 'a b'\nbroker.address = 'b'", "id"),
             ("id = 'a'\nbroker.address = 'b:x'", "port"),
-            ("id = 'a'\nbroker.address = 'mqtt://b'", "broker"),
+            ("id = 'a'\nbroker.address = 'http://b'", "broker"),
             ("id = 'a'\nbroker.address = 'b'\nscreen.rotation = 45", "45"),
             ("id = 'a'\nbroker.address = 'b'\ncamera.back = { device = 'x', rate_hz = 0 }", "camera.back"),
             ("id = 'a'\nbroker.address = 'b'\nprefix = 'a/#'", "prefix"),
         ] {
-            let said = format!("{:#}", parse(text).expect_err(text));
+            let said = format!("{:#}", Config::parse(text).expect_err(text));
             assert!(said.contains(word), "{said}");
         }
     }
 
     #[test]
-    fn addresses_are_read_in_each_form() {
-        assert_eq!(host_and_port("[::1]:1884").expect("v6"), ("::1".into(), 1884));
-        assert_eq!(host_and_port("10.0.0.1:1").expect("v4"), ("10.0.0.1".into(), 1));
+    fn an_error_does_not_repeat_the_line_that_may_hold_a_credential() {
+        let server = "{ url = 'turn:t', credential = 'open sesame', typo = 1 }";
+
+        for line in [format!("ice_servers = [{server}]"), "ice_servers = [{ credential = 4711 }]".into()] {
+            let error = Config::parse(&format!("id = 'a'\nbroker.address = 'b'\n[link]\n{line}"))
+                .expect_err("a typo");
+
+            let said = format!("{error:#} {error:?}");
+            assert!(said.contains("line 4") && !said.contains("sesame") && !said.contains("4711"), "{said}");
+        }
+    }
+    #[test]
+    fn a_configuration_can_be_printed_without_its_secrets() {
+        let server = "{ url = 'turn:t', credential = 'open sesame' }";
+        let config = format!("id = 'a'\nbroker.address = 'b'\nlink.ice_servers = [{server}]");
+
+        let printed = format!("{:?}", Config::parse(&config).expect("valid"));
+
+        assert!(printed.contains("turn:t") && !printed.contains("sesame"), "{printed}");
     }
 }

@@ -5,7 +5,9 @@ mod document;
 mod operator;
 mod view;
 
+use crate::config::BrokerOptions;
 use crate::room::message::MemberId;
+use crate::secret::Secret;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 pub use document::Member;
@@ -26,17 +28,17 @@ const LONGEST_NAME: usize = 64;
 /// Controls kiosks over MQTT and says what became of it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Address of the broker, HOST:PORT
-    #[arg(long, global = true, default_value = "127.0.0.1:1883")]
-    pub broker: String,
+    #[command(flatten)]
+    pub broker: BrokerOptions,
     /// Topic prefix, as in the kiosks' configuration
     #[arg(long, global = true, default_value = "parlor/1", value_parser = prefix)]
     pub prefix: String,
     /// User name; a broker that takes it for the client id allows one session for each name
     #[arg(long, global = true)]
     pub username: Option<String>,
-    #[arg(long, global = true, requires = "username")]
-    pub password: Option<String>,
+    /// The password; others on this machine see it while the command runs, better is a --password-file
+    #[arg(long, global = true, conflicts_with = "password_file")]
+    pub password: Option<Secret>,
     /// How long to wait for the kiosks, seconds
     #[arg(long, global = true, default_value_t = 10)]
     pub timeout: u64,

@@ -172,6 +172,7 @@ impl Demo {
         let settings = mqtt::Settings {
             host: "127.0.0.1".into(),
             port: broker.port,
+            tls: None,
             id: "demo-controller".into(),
             password: None,
             prefix: "parlor/1".into(),
@@ -375,7 +376,7 @@ fn configuration(id: &str, broker_port: u16, screen: Size, real: &Real) -> Confi
     Config {
         id: MemberId::parse(id).expect("the names above are ids"),
         prefix: "parlor/1".into(),
-        broker: config::Broker { host: "127.0.0.1".into(), port: broker_port, password: None },
+        broker: config::Broker::plain("127.0.0.1", broker_port),
         cameras: BTreeMap::from([(Position::Front, front), (Position::Back, back)]),
         screen: config::Screen {
             device: config::SIMULATED.into(),

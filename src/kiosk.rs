@@ -15,9 +15,11 @@ mod peers;
 mod stats;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, IceServer};
 use crate::link::mqtt::{self, MqttEvent};
 use crate::link::peer::{self, Clocks};
+use crate::link::relay::{Relays, Server};
+use crate::link::tls::Tls;
 use crate::media::echo::Switches;
 use crate::media::selftest::{self, Found};
 use crate::media::snapshot;
@@ -66,12 +68,35 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Runs one kiosk until `stop` resolves or a restart is asked for. Threads, connections and cameras are gone afterwards.
 ///
 /// # Errors
-/// Only what makes a start impossible: a thread that cannot be made, a font file that cannot be read.
+/// Only what makes a start impossible: a thread that cannot be made, a font or certificate that cannot be read.
 pub async fn run(config: Config, devices: Devices, stop: impl Future<Output = ()>) -> anyhow::Result<End> {
     let mut kiosk = Kiosk::start(config, devices)?;
     let end = kiosk.turn(stop).await;
     kiosk.end().await;
     Ok(end)
+}
+
+/// Reads the certificates that the configuration names.
+///
+/// # Errors
+/// What cannot be read or used, for people.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    tls(config)?;
+    servers(config)?;
+    Ok(())
+}
+
+fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
+    let tls = config.broker.tls.as_ref();
+    tls.map(|tls| Tls::load(tls.ca_file.as_deref(), tls.identity.as_ref())).transpose()
+}
+
+fn servers(config: &Config) -> anyhow::Result<Vec<Server>> {
+    let server = |server: &IceServer| {
+        Server::new(&server.url, &server.username, &server.credential, server.ca_file.as_deref())
+            .context("link.ice_servers")
+    };
+    config.link.ice_servers.iter().map(server).collect()
 }
 
 struct Kiosk {
@@ -82,6 +107,8 @@ struct Kiosk {
     events: mpsc::Receiver<Event>,
     tell: mpsc::Sender<Event>,
     broker: Broker,
+    /// Holds the ways to the relays open.
+    _relays: Relays,
     stage: Arc<Stage>,
     inbox: Arc<Inbox>,
     fanout: Arc<Fanout>,
@@ -142,6 +169,7 @@ impl Kiosk {
             mqtt::Settings {
                 host: config.broker.host.clone(),
                 port: config.broker.port,
+                tls: tls(&config)?,
                 id: config.id.to_string(),
                 password: config.broker.password.clone(),
                 prefix: config.prefix.clone(),
@@ -155,14 +183,14 @@ impl Kiosk {
             (Arc::new(Stage::default()), Arc::new(Inbox::default()), Arc::new(Fanout::default()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (decoders, jobs) = Decoders::new(cores.min(4), clock);
-        let ice_servers = config.link.ice_servers.iter().map(|server| peer::IceServer {
-            url: server.url.clone(),
-            username: server.username.clone(),
-            credential: server.credential.clone(),
-        });
+        let relays = Relays::open(&servers(&config)?, {
+            let tell = tell.clone();
+            move |event| send(&tell, event)
+        })?;
         let peer_settings = peer::Settings {
             bind: config.link.bind.clone(),
-            ice_servers: ice_servers.collect(),
+            ice_servers: relays.servers(),
+            relay_only: config.link.relay_only,
             runtime: devices.network.clone(),
         };
         let clocks = Clocks::default();
@@ -177,19 +205,21 @@ impl Kiosk {
             },
             Box::new(move |at, time| sound_clock.set(at, time)),
         ));
+        let work = decoders.work().into_iter().chain([stage.work()]).collect();
         let flows =
             Flows { stage: stage.clone(), fanout: fanout.clone(), decoders, sound: sound.clone(), clocks };
         let mut kiosk = Self {
             room: Room::new(settings),
             peers: Peers::new(peer_settings, flows, tell.clone()),
             stats: Stats::new(clock),
-            health: Health::new(devices.board.clone()),
+            health: Health::new(devices.board.clone(), work),
             config,
             devices,
             clock,
             events,
             tell,
             broker,
+            _relays: relays,
             stage,
             inbox,
             fanout,

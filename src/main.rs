@@ -28,14 +28,14 @@ enum Task {
         /// The board's configuration.
         #[arg(long, default_value = "/etc/parlor/kiosk.toml")]
         config: PathBuf,
-        /// Only reads and checks the configuration.
+        /// Only reads and checks the configuration, and the files it names.
         #[arg(long)]
         check: bool,
     },
     /// Shows a room of four simulated kiosks: no broker, camera or screen needed.
     Demo(demo::Options),
     /// Controls kiosks through the broker.
-    Ctl(ctl::Args),
+    Ctl(Box<ctl::Args>),
     /// Gives the text console back after a crash; the systemd unit calls it.
     RestoreConsole,
 }
@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Run { config, check } => run(config, check).await,
         Task::Demo(options) => demo::run(options, stopped()).await,
-        Task::Ctl(args) => ctl::run(args).await.map(|()| ExitCode::SUCCESS),
+        Task::Ctl(args) => ctl::run(*args).await.map(|()| ExitCode::SUCCESS),
         Task::RestoreConsole => restore_console(),
     };
     done.unwrap_or_else(|error| {
@@ -61,6 +61,7 @@ async fn main() -> ExitCode {
 async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
     let config = Config::load(&path)?;
     if check {
+        kiosk::check(&config)?;
         println!(
             "{}: kiosk {}, broker {}:{}",
             path.display(),
@@ -84,12 +85,14 @@ async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
 
 /// After the daemon's end, whatever it was (`ExecStopPost=`).
 fn restore_console() -> anyhow::Result<ExitCode> {
+    // Both are tried, whatever becomes of the other.
+    let restored = console::restore(console::FRONT).with_context(|| format!("restore {}", console::FRONT));
     if let (Ok(result), Some(directory)) =
         (std::env::var("SERVICE_RESULT"), std::env::var_os("RUNTIME_DIRECTORY"))
     {
         kiosk::health::leave_word(&result, Path::new(&directory)).context("leave word of a hang")?;
     }
-    console::restore(console::FRONT).with_context(|| format!("restore {}", console::FRONT))?;
+    restored?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,9 +9,11 @@
 //!
 //! Pictures wait in mailboxes where the newest wins; coded packets wait in bounded queues that drop to the next keyframe.
 
+mod decode;
 mod show;
 pub mod sound;
 
+pub use decode::{Decoders, Jobs, decode};
 pub use show::{Glasswork, show};
 
 use crate::clock::Clock;
@@ -20,22 +22,35 @@ use crate::geometry::Rotation;
 use crate::mailbox::{Bell, Mailbox};
 use crate::media::Packet;
 use crate::media::frame::{Frame, FramePool};
-use crate::media::h264::{Decoder, Encoder};
+use crate::media::h264::Encoder;
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
 use crate::room::fault::{Cause, Code};
 use crate::room::message::MemberId;
 use crate::room::{self, Position};
 use crate::supervise::{Failure, Stop};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 /// How often a thread that waits for pictures looks whether it is to end.
 const GLANCE: Duration = Duration::from_millis(250);
+
+/// How long a thread has worked since the start, waiting left out.
+#[derive(Debug, Default)]
+pub struct Work(AtomicU64);
+
+impl Work {
+    fn add(&self, worked: Duration) {
+        self.0.fetch_add(worked.as_micros() as u64, Relaxed);
+    }
+
+    pub fn total(&self) -> Duration {
+        Duration::from_micros(self.0.load(Relaxed))
+    }
+}
 
 /// One member's moving picture on its way to the screen.
 pub struct Video {
@@ -45,6 +60,8 @@ pub struct Video {
     pub lip_sync: Arc<Mutex<LipSync>>,
     /// Rung when the decoder cannot go on without a keyframe.
     pub keyframe_needed: Notify,
+    /// There is no time for it: it is not decoded.
+    paused: AtomicBool,
     pub meter: Meter,
 }
 
@@ -73,6 +90,7 @@ impl Video {
             pictures: Mailbox::new(bell),
             lip_sync: Arc::default(),
             keyframe_needed: Notify::new(),
+            paused: AtomicBool::new(false),
             meter: Meter { sound_late_us: AtomicI64::new(i64::MIN), ..Meter::default() },
         }
     }
@@ -104,6 +122,8 @@ pub struct Stage {
     snapshots: Mutex<Vec<oneshot::Sender<crate::media::canvas::Canvas>>>,
     /// Rounds of the screen loop.
     turns: AtomicU64,
+    /// What the screen loop has worked.
+    work: Arc<Work>,
 }
 
 impl Default for Stage {
@@ -115,6 +135,7 @@ impl Default for Stage {
             videos: Mutex::default(),
             snapshots: Mutex::default(),
             turns: AtomicU64::new(0),
+            work: Arc::default(),
         }
     }
 }
@@ -154,6 +175,11 @@ impl Stage {
         }
         self.bell.ring();
         canvas
+    }
+
+    /// What the screen loop has worked.
+    pub fn work(&self) -> Arc<Work> {
+        self.work.clone()
     }
 
     /// How many rounds the screen loop has made: stands still when it hangs.
@@ -326,127 +352,6 @@ fn rtp_time(captured: Duration) -> u32 {
     (captured.as_nanos() * 9 / 100_000) as u32
 }
 
-/// One connection's pictures on their way to a decoder. Whoever feeds it holds it: when that is gone, so is its decoder.
-struct Stream {
-    number: u64,
-    video: Weak<Video>,
-    /// Is told that pictures cannot be decoded, and that they can again.
-    trouble: Box<dyn Fn(bool) + Send + Sync>,
-}
-
-struct Job {
-    stream: Weak<Stream>,
-    packet: Packet,
-    arrived: Duration,
-}
-
-/// As many decoding threads as cores; each stream stays with one of them.
-pub struct Decoders {
-    workers: Vec<SyncSender<Job>>,
-    streams: AtomicU64,
-    clock: Clock,
-}
-
-impl Decoders {
-    /// Access units that wait for one worker. Full: the stream drops to its next keyframe.
-    const QUEUE: usize = 64;
-
-    /// The pool and the work of each of its threads, to be run with [`decode`].
-    pub fn new(workers: usize, clock: Clock) -> (Self, Vec<Jobs>) {
-        let (workers, jobs) = (0..workers.max(1))
-            .map(|_| {
-                let (sender, receiver) = sync_channel(Self::QUEUE);
-                (sender, Jobs(receiver))
-            })
-            .unzip();
-        (Self { workers, streams: AtomicU64::new(0), clock }, jobs)
-    }
-
-    /// A sink for a new stream whose pictures go to `video`, as long as somebody else holds that. `trouble` is told
-    /// when several pictures in a row cannot be decoded, and when one can again.
-    pub fn sink(
-        &self,
-        video: &Arc<Video>,
-        trouble: impl Fn(bool) + Send + Sync + 'static,
-    ) -> Box<dyn FnMut(Packet) -> bool + Send> {
-        let number = self.streams.fetch_add(1, Relaxed);
-        let worker = self.workers[number as usize % self.workers.len()].clone();
-        let stream = Arc::new(Stream { number, video: Arc::downgrade(video), trouble: Box::new(trouble) });
-        let clock = self.clock;
-        Box::new(move |packet| {
-            let job = Job { stream: Arc::downgrade(&stream), packet, arrived: clock.mono() };
-            worker.try_send(job).is_ok()
-        })
-    }
-}
-
-/// The queue of one decoding thread.
-pub struct Jobs(Receiver<Job>);
-
-/// A stream and its decoder.
-struct Decoding {
-    stream: Weak<Stream>,
-    decoder: Decoder,
-    pool: FramePool,
-    /// Pictures in a row that could not be decoded.
-    failed: u32,
-}
-
-/// So many pictures in a row that cannot be decoded are more than an accident of the network.
-const TROUBLE: u32 = 3;
-
-/// Decodes what comes until told to stop or nobody can send any more. A stream that is damaged asks for a keyframe
-/// and its last good picture stays.
-pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
-    let mut decodings: HashMap<u64, Decoding> = HashMap::new();
-    while !stop.is_told() {
-        let job = match jobs.0.recv_timeout(GLANCE) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => {
-                decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        };
-        let Some(stream) = job.stream.upgrade() else { continue };
-        let Some(video) = stream.video.upgrade() else { continue };
-        if !decodings.contains_key(&stream.number) {
-            decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
-            let decoder = Decoder::new().map_err(|error| Failure {
-                code: Code::DecodeFailed,
-                cause: Cause { op: "open decoder".into(), errno: Some(error.to_string()), target: None },
-            })?;
-            let (pool, failed) = (FramePool::default(), 0);
-            decodings.insert(stream.number, Decoding { stream: job.stream.clone(), decoder, pool, failed });
-        }
-        let decoding = decodings.get_mut(&stream.number).expect("it was put there above");
-        match decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived) {
-            Ok(Some(frame)) => {
-                let now = clock.mono();
-                let mut lip_sync = lock(&video.lip_sync);
-                let wait = lip_sync.wait(job.packet.time, now);
-                let late = lip_sync.lateness(job.packet.time, now + wait);
-                drop(lip_sync);
-                video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
-                video.put(frame, now + wait);
-                if std::mem::take(&mut decoding.failed) >= TROUBLE {
-                    (stream.trouble)(false);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(%error, "picture not decoded");
-                video.keyframe_needed.notify_one();
-                decoding.failed = decoding.failed.saturating_add(1);
-                if decoding.failed == TROUBLE {
-                    (stream.trouble)(true);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// A camera's failure in the words of faults.
 pub fn camera_failure(error: device::Error) -> Failure {
     let code = match error.kind {
@@ -491,48 +396,4 @@ pub fn camera_info(position: Position, mode: &device::CameraMode) -> room::Camer
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::Size;
-    use std::sync::mpsc;
-
-    #[test]
-    fn a_stream_that_cannot_be_decoded_is_said_once_and_so_is_that_it_can_again() {
-        let (clock, stop) = (Clock::start(), Stop::default());
-        let (decoders, mut jobs) = Decoders::new(1, clock);
-        let jobs = jobs.pop().expect("one worker");
-        let video = Arc::new(Video::new(Arc::default()));
-        let (tell, told) = mpsc::channel();
-        let mut sink = decoders.sink(&video, move |trouble| tell.send(trouble).expect("heard"));
-        let mut encoder = Encoder::new(Size::new(64, 64), 30.0, 200_000).expect("an encoder");
-        let good =
-            encoder.encode(&Frame::new(Size::new(64, 64)), 0, true).expect("coded").expect("a picture");
-        // A keyframe as its header says, and nothing that can be decoded in it.
-        let bad = Packet { data: vec![0, 0, 0, 1, 0x65, 0xff, 0xff, 0xff].into(), ..good.clone() };
-
-        for packet in [&good, &bad, &bad, &bad, &bad, &bad, &good, &good] {
-            assert!(sink(packet.clone()));
-        }
-        drop((sink, decoders));
-        // The queue is read to its end, as nobody feeds it any more; but the stream is gone with its feeder.
-        decode(&jobs, clock, &stop).expect("ends");
-        assert_eq!(told.try_iter().count(), 0);
-
-        let (decoders, mut jobs) = Decoders::new(1, clock);
-        let jobs = jobs.pop().expect("one worker");
-        let (tell, told) = mpsc::channel();
-        let mut sink = decoders.sink(&video, move |trouble| tell.send(trouble).expect("heard"));
-        for packet in [&good, &bad, &bad, &bad, &bad, &bad, &good, &good] {
-            assert!(sink(packet.clone()));
-        }
-        let told_to_stop = stop.clone();
-        let worker = std::thread::spawn(move || decode(&jobs, clock, &told_to_stop));
-        assert_eq!([told.recv(), told.recv()], [Ok(true), Ok(false)]);
-        stop.tell();
-        worker.join().expect("no panic").expect("ends");
-        assert!(told.try_recv().is_err());
-    }
 }

@@ -12,13 +12,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // 0: nothing of ours
     ("geometry",  &[]),
     ("mailbox",   &[]),
+    ("secret",    &[]),
     // 1: pure
     ("room",      &["geometry"]),
     ("media",     &["geometry"]),
     // 2: the edges; they never meet
-    ("config",    &["geometry", "room"]),
+    ("config",    &["geometry", "secret", "room"]),
     ("device",    &["geometry", "media"]),
-    ("link",      &["geometry", "media", "room"]),
+    ("link",      &["geometry", "secret", "media", "room"]),
     ("supervise", &["geometry", "room"]),
     ("clock",     &["room"]),
     // 3
@@ -28,7 +29,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("kiosk",     &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "clock", "pipeline", "sim"]),
     // 5: `machine` chooses between `device` and `sim`; `main` starts the others
     ("machine",   &["geometry", "room", "media", "config", "device", "sim", "kiosk"]),
-    ("ctl",       &["geometry", "room", "config", "link"]),
+    ("ctl",       &["geometry", "secret", "room", "config", "link"]),
     ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
     ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "ctl"]),
 ];

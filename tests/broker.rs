@@ -6,11 +6,12 @@
 mod support;
 
 use bytes::Bytes;
-use parlor::link::mqtt::{self, MqttEvent};
+use parlor::link::mqtt;
 use parlor::room::Publication;
 use parlor::room::fault::Code;
-use parlor::room::message::{Incoming, Subscription};
+use parlor::secret::Secret;
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties};
+use support::link::{Link, message, retained, settings, subscriptions};
 use support::{Client, Mosquitto, PREFIX, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -213,8 +214,10 @@ async fn a_denied_publication_is_told_once_and_the_session_stays() {
 async fn a_wrong_password_is_an_authentication_failure() {
     let broker = Mosquitto::start();
 
-    let mut link =
-        Link::start(mqtt::Settings { password: Some("guess".into()), ..settings(broker.port, "lobby") });
+    let mut link = Link::start(mqtt::Settings {
+        password: Some(Secret::from("guess")),
+        ..settings(broker.port, "lobby")
+    });
 
     assert_eq!(link.expect_down().await, Code::BrokerAuth);
 }
@@ -384,99 +387,4 @@ async fn read_packet(stream: &mut tokio::net::TcpStream) -> (u8, Vec<u8>) {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     (first, body)
-}
-
-/// The link under test, its events read one at a time.
-struct Link {
-    outgoing: mpsc::Sender<Publication>,
-    events: mpsc::Receiver<MqttEvent>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Link {
-    fn start(settings: mqtt::Settings) -> Self {
-        let (outgoing, receiver) = mpsc::channel(4);
-        let (sender, events) = mpsc::channel(1);
-        let task = tokio::spawn(mqtt::run(settings, receiver, sender));
-        Self { outgoing, events, task }
-    }
-
-    async fn send(&self, publication: Publication) {
-        within("the link takes a publication", self.outgoing.send(publication)).await.unwrap();
-    }
-
-    async fn next(&mut self) -> MqttEvent {
-        within("event of the link", self.events.recv()).await.expect("the link runs")
-    }
-
-    async fn expect_up(&mut self) {
-        match self.next().await {
-            MqttEvent::Up => {}
-            other => panic!("expected Up, got {other:?}"),
-        }
-    }
-
-    async fn expect_down(&mut self) -> Code {
-        match self.next().await {
-            MqttEvent::Down { code, .. } => code,
-            other => panic!("expected Down, got {other:?}"),
-        }
-    }
-
-    async fn expect_denied(&mut self) -> String {
-        match self.next().await {
-            MqttEvent::Denied { topic } => topic,
-            other => panic!("expected Denied, got {other:?}"),
-        }
-    }
-
-    async fn expect_message(&mut self) -> Incoming {
-        match self.next().await {
-            MqttEvent::Message(message) => message,
-            other => panic!("expected a message, got {other:?}"),
-        }
-    }
-
-    /// Closes `outgoing`, waits for the goodbye, and that nothing was said before it.
-    async fn close(mut self) {
-        drop(self.outgoing);
-        within("the goodbye", self.task).await.unwrap();
-        if let Some(event) = self.events.recv().await {
-            panic!("nothing was expected, got {event:?}");
-        }
-    }
-}
-
-fn settings(port: u16, id: &str) -> mqtt::Settings {
-    let mut subscriptions = subscriptions(&[&format!("{id}/desired")]);
-    subscriptions.push(Subscription { topic: format!("{id}/cmd/#"), retain_handling_never: true });
-    mqtt::Settings {
-        host: "127.0.0.1".into(),
-        port,
-        id: id.into(),
-        password: Some(id.into()),
-        prefix: PREFIX.into(),
-        will: retained(&format!("{id}/state"), "offline"),
-        subscriptions,
-    }
-}
-
-fn subscriptions(topics: &[&str]) -> Vec<Subscription> {
-    let subscription = |topic: &&str| Subscription { topic: (*topic).into(), retain_handling_never: false };
-    topics.iter().map(subscription).collect()
-}
-
-fn message(topic: &str, payload: &str) -> Publication {
-    Publication {
-        topic: topic.into(),
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-        retained: false,
-        qos: 1,
-        expiry_s: None,
-        correlation: None,
-    }
-}
-
-fn retained(topic: &str, payload: &str) -> Publication {
-    Publication { retained: true, ..message(topic, payload) }
 }

@@ -310,6 +310,30 @@ async fn who_speaks_is_large_and_the_change_is_never_dark() {
     house.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_machine_that_is_too_busy_a_video_is_cut_by_name_and_comes_back() {
+    let mut house = House::open().await;
+    let (lobby, _ward) = (house.kiosk("lobby").await, house.kiosk("ward").await);
+    let members = json!(["lobby", "ward"]);
+    for kiosk in ["lobby", "ward"] {
+        house.desire(kiosk, json!({ "rev": 1, "room": "r", "members": members })).await;
+    }
+    house.until("lobby/reported", |reported| live(reported, &["lobby", "ward"])).await;
+
+    // A screen that takes its time.
+    lobby.simulation.glass.watch(|_| std::thread::sleep(Duration::from_millis(150)));
+    let fault = house.until("lobby/fault/tile-ward", |fault| fault["active"] == true).await;
+    assert_eq!((&fault["code"], &fault["openid"]), (&json!("TILE_OVER_BUDGET"), &json!("ward")));
+    house.until("lobby/reported", |reported| reported["tiles"][1]["state"] == "paused").await;
+    house.shows(&lobby, &["llllllllll..........", "llllllllll.........."]).await;
+
+    lobby.simulation.glass.watch(|_| {});
+    house.until("lobby/reported", |reported| live(reported, &["lobby", "ward"])).await;
+    house.shows(&lobby, &["llllllllllwwwwwwwwww", "llllllllllwwwwwwwwww"]).await;
+    house.until_cleared("lobby/fault/tile-ward").await;
+    house.close().await;
+}
+
 /// Whether exactly these members have tiles, and all of them are live; tiles of other states may follow.
 fn live(reported: &serde_json::Value, members: &[&str]) -> bool {
     let tiles = reported["tiles"].as_array().into_iter().flatten();

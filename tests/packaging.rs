@@ -1,5 +1,6 @@
 //! Holds the files beside the code to the code and to each other: cross.toml, the example configuration, the units,
-//! the package list, the README. Runs nothing but the package script, with stand-ins for apt.
+//! the package list, the README. Runs nothing but the package script, with stand-ins for apt,
+//! and systemd's judge of units.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +42,7 @@ fn the_example_configuration_is_toml_with_its_comments_and_without() {
 
     assert_eq!(as_it_stands["screen"]["device"].as_str(), Some("/dev/fb0"));
     assert_eq!(everything_on["room"]["absent_grace_s"].as_integer(), Some(60));
-    assert_eq!(everything_on["link"]["ice_servers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(everything_on["link"]["ice_servers"].as_array().map(Vec::len), Some(3));
 }
 
 #[test]
@@ -85,6 +86,9 @@ fn the_unit_is_watched_and_comes_back_for_ever() {
     assert_eq!(setting(&unit, "WatchdogSec"), ["30"]);
     assert_eq!(setting(&unit, "Restart"), ["always"]);
     assert_eq!(setting(&unit, "StartLimitIntervalSec"), ["0"]);
+    // Word of a hang outlives the restart.
+    assert_eq!(setting(&unit, "RuntimeDirectory"), ["parlor"]);
+    assert_eq!(setting(&unit, "RuntimeDirectoryPreserve"), ["restart"]);
 }
 
 #[test]
@@ -100,6 +104,23 @@ fn the_units_user_and_groups_are_the_ones_that_are_made() {
         assert!(sysusers.contains(&format!("\nm {user} {group}\n")), "{group} in {sysusers}");
     }
     assert_eq!(groups, "video tty audio");
+}
+
+#[test]
+fn what_the_unit_leaves_open_is_little() {
+    let report = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager", "systemd/parlor.service"])
+        .current_dir(root())
+        .output()
+        .expect("systemd-analyze is there: board/install-packages test");
+
+    let report = text(&report);
+    let exposure = report
+        .lines()
+        .find_map(|line| line.split_once("Overall exposure level for parlor.service: "))
+        .and_then(|(_, level)| level.split_whitespace().next()?.parse::<f32>().ok())
+        .unwrap_or_else(|| panic!("no level in {report}"));
+    assert!((0.1..=1.8).contains(&exposure), "{report}");
 }
 
 #[test]

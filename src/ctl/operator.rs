@@ -1,8 +1,10 @@
 //! The operator's connection to the broker: one session, no reconnecting; what goes wrong ends the command.
 
 use super::Args;
-use crate::config::host_and_port;
-use anyhow::{Context, anyhow, bail};
+use crate::link::mqtt;
+use crate::link::tls::Tls;
+use crate::secret::Secret;
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -48,19 +50,27 @@ impl Operator {
     /// # Errors
     /// The broker is not reached within five seconds, or refuses the session.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
-        let (host, port) = host_and_port(&args.broker)?;
+        let broker = match &args.password {
+            Some(password) => args.broker.check_with(Some(password.clone()))?,
+            None => args.broker.check()?,
+        };
+        ensure!(broker.password.is_none() || args.username.is_some(), "a password needs a --username");
         let mailbox = format!("ctl-{:08x}", rand::random::<u32>());
         let id = args.username.clone().unwrap_or_else(|| mailbox.clone());
-        let mut options = MqttOptions::new(&id, host, port);
+        let mut options = MqttOptions::new(&id, broker.host, broker.port);
         options.set_max_packet_size(Some(MAX_PACKET)).set_outgoing_inflight_upper_limit(32);
         if let Some(username) = &args.username {
-            options.set_credentials(username, args.password.as_deref().unwrap_or_default());
+            options.set_credentials(username, broker.password.as_ref().map_or("", Secret::reveal));
+        }
+        if let Some(tls) = &broker.tls {
+            let tls = Tls::load(tls.ca_file.as_deref(), tls.identity.as_ref())?;
+            options.set_transport(mqtt::transport(&tls));
         }
         let (client, event_loop) = AsyncClient::new(options, 32);
         let (sender, packets) = mpsc::channel(QUEUE);
         tokio::spawn(forward(event_loop, sender));
         let prefix = args.prefix.trim_end_matches('/').to_owned();
-        let address = args.broker.clone();
+        let address = args.broker.address.clone();
         let mut operator = Self { client, packets, messages: VecDeque::new(), prefix, address, id, mailbox };
         let connected =
             timeout(CONNECT_LIMIT, operator.wait_for(|packet| matches!(packet, Packet::ConnAck(_))));
@@ -170,7 +180,10 @@ impl Operator {
     fn received(&self, packet: Option<Result<Packet, ConnectionError>>) -> anyhow::Result<Packet> {
         match packet {
             Some(Ok(packet)) => Ok(packet),
-            Some(Err(error)) => Err(anyhow!(error).context(format!("broker {}", self.address))),
+            Some(Err(error)) => {
+                let why = mqtt::failure(&error).map_or_else(|| anyhow!(error), |why| anyhow!("TLS: {why}"));
+                Err(why.context(format!("broker {}", self.address)))
+            }
             None => bail!("the connection to the broker at {} ended", self.address),
         }
     }

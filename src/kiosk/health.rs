@@ -1,6 +1,8 @@
-//! Whether the board is too hot or short of memory, said before something breaks; and whether the program hung before.
+//! Whether the board is too hot, short of memory or too busy, said before something breaks; and whether the program
+//! hung before.
 
 use crate::device::{Board, Gauge};
+use crate::pipeline::Work;
 use crate::room::Event;
 use crate::room::fault::{Cause, Code, Fault, Part};
 use std::path::Path;
@@ -12,27 +14,43 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Of the limit: from here it is high.
 const HIGH: (u64, u64) = (9, 10);
 
+/// How often the threads are looked at.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Looks at the board now and then.
 pub struct Health {
     board: Arc<dyn Board>,
+    /// Threads that must not be late, and what each had worked when they were looked at last.
+    threads: Vec<(Arc<Work>, Duration)>,
+    looked: Duration,
     next: Duration,
     /// What was high when it was looked last.
     high: Vec<Code>,
 }
 
 impl Health {
-    pub fn new(board: Arc<dyn Board>) -> Self {
-        Self { board, next: Duration::ZERO, high: Vec::new() }
+    pub fn new(board: Arc<dyn Board>, threads: Vec<Arc<Work>>) -> Self {
+        let threads = threads.into_iter().map(|thread| (thread, Duration::ZERO)).collect();
+        Self { board, threads, looked: Duration::ZERO, next: Duration::ZERO, high: Vec::new() }
     }
 
     pub fn due(&self) -> Duration {
-        self.next
+        self.next.min(self.looked + SECOND)
     }
 
-    /// What has become high or is so no more.
+    /// What has become high or is so no more, and how busy the threads are.
     pub fn look(&mut self, now: Duration) -> Vec<Event> {
+        let mut events = Vec::new();
+        if now >= self.looked + SECOND {
+            let passed = std::mem::replace(&mut self.looked, now).abs_diff(now);
+            let busy = self.threads.iter_mut().map(|(thread, before)| {
+                let worked = thread.total() - std::mem::replace(before, thread.total());
+                worked.as_secs_f32() / passed.as_secs_f32()
+            });
+            events.push(Event::Busy(busy.fold(0.0, f32::max)));
+        }
         if now < self.next {
-            return Vec::new();
+            return events;
         }
         self.next = now + PERIOD;
         // Heat is measured against where the kernel slows the board down; memory has a limit that ends the process.
@@ -40,7 +58,6 @@ impl Health {
         let memory = self.board.memory().filter(|memory| memory.now * HIGH.1 >= memory.limit * HIGH.0);
         let found = [(Code::Overheated, heat), (Code::MemoryHigh, memory)];
         let before = std::mem::take(&mut self.high);
-        let mut events = Vec::new();
         for (code, gauge) in found {
             match gauge {
                 Some(gauge) => {
@@ -121,17 +138,18 @@ mod tests {
     #[test]
     fn heat_is_said_once_when_it_comes_and_when_it_goes() {
         let board = Arc::new(Hot(AtomicU64::new(0)));
-        let mut health = Health::new(board.clone());
+        let mut health = Health::new(board.clone(), Vec::new());
         let mut said = Vec::new();
 
         for (second, temperature) in [(0, 79_000), (10, 80_000), (15, 10), (20, 90_000), (30, 70_000)] {
             board.0.store(temperature, Relaxed);
-            let events = health.look(Duration::from_secs(second));
-            said.extend(events.into_iter().map(|event| match event {
-                Event::Raised(fault) => (second, fault.code, true),
-                Event::Over(code) => (second, code, false),
-                other => panic!("{other:?}"),
-            }));
+            said.extend(health.look(Duration::from_secs(second)).into_iter().filter_map(
+                |event| match event {
+                    Event::Raised(fault) => Some((second, fault.code, true)),
+                    Event::Over(code) => Some((second, code, false)),
+                    _ => None,
+                },
+            ));
         }
 
         assert_eq!(said, [(10, Code::Overheated, true), (30, Code::Overheated, false)]);

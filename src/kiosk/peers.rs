@@ -5,9 +5,10 @@ use crate::media::lip_sync::{LipSync, SenderTime};
 use crate::media::sound::SoundPacket;
 use crate::pipeline::sound::Sound;
 use crate::pipeline::{Decoders, Fanout, Stage, Video};
-use crate::room::fault::{Cause, Code, Fault, Part};
+use crate::room::fault::{Fault, Part};
 use crate::room::message::{MemberId, SessionId};
 use crate::room::{Event, PeerEvent, Role};
+use crate::supervise::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -73,16 +74,11 @@ impl Peers {
         self.open.insert(member, Connection { session, peer, herald });
     }
 
-    /// Says that a member's pictures cannot be decoded, or can again.
-    fn trouble(&self, member: &MemberId) -> impl Fn(bool) + Send + Sync + use<> {
+    /// Says why a member's pictures cannot be decoded, or that they can again.
+    fn trouble(&self, member: &MemberId) -> impl Fn(Option<Failure>) + Send + Sync + use<> {
         let (tell, part) = (self.tell.clone(), Part::Tile(member.clone()));
-        move |trouble| {
-            let (code, cause) = (Code::DecodeFailed, Cause { op: "decode".into(), ..Cause::default() });
-            let fault = Fault { part: part.clone(), code, cause: Some(cause), retry_in: None };
-            let event = if trouble { Event::Raised(fault) } else { Event::Healed(part.clone()) };
-            // From a decoding thread; when the kiosk ends nobody listens.
-            let _ = tell.blocking_send(event);
-        }
+        // From a decoding thread; when the kiosk ends nobody listens.
+        move |trouble| drop(tell.blocking_send(verdict(&part, trouble)))
     }
 
     fn sound_sink(&self, member: &MemberId, lip_sync: Arc<Mutex<LipSync>>) -> SoundSink {
@@ -210,5 +206,15 @@ impl Herald {
         if self.tell.send(Event::Peer { member, session, event }).await.is_err() {
             tracing::debug!("the kiosk has ended");
         }
+    }
+}
+
+/// What the room is to know of this part.
+fn verdict(part: &Part, trouble: Option<Failure>) -> Event {
+    match trouble {
+        Some(Failure { code, cause }) => {
+            Event::Raised(Fault { part: part.clone(), code, cause: Some(cause), retry_in: None })
+        }
+        None => Event::Healed(part.clone()),
     }
 }

@@ -2,4 +2,6 @@
 
 pub mod mqtt;
 pub mod peer;
+pub mod relay;
 pub mod repair;
+pub mod tls;

@@ -14,10 +14,13 @@
 
 mod inbox;
 mod outbox;
+mod tls;
 
+use crate::link::tls::Tls;
 use crate::room::Publication;
 use crate::room::fault::{Cause, Code};
 use crate::room::message::{Incoming, Subscription};
+use crate::secret::Secret;
 use inbox::Inbox;
 use outbox::Outbox;
 use rand::Rng;
@@ -30,6 +33,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use std::collections::BTreeSet;
 use std::time::Duration;
+pub use tls::{failure, transport};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -61,9 +65,11 @@ const DENIED: usize = 64;
 pub struct Settings {
     pub host: String,
     pub port: u16,
-    /// User name and client id.
+    /// `None`: in the clear.
+    pub tls: Option<Tls>,
+    /// Client id and, with a password, the user name; without one it may be left to the client certificate.
     pub id: String,
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// As `parlor/1`, without a slash at the end.
     pub prefix: String,
     /// `{id}/state` when the connection dies.
@@ -222,7 +228,7 @@ impl Link {
             self.handle(event, session);
         }
         let (code, op) = diagnose(error);
-        let cause = self.cause(op, error.to_string());
+        let cause = self.cause(op, tls::failure(error).unwrap_or_else(|| error.to_string()));
         Loss { code, cause, settled: session.up.is_some_and(|up| up.elapsed() >= SETTLED) }
     }
 
@@ -425,7 +431,10 @@ impl Link {
             .set_outgoing_inflight_upper_limit(INFLIGHT_LIMIT)
             .set_last_will(self.will());
         if let Some(password) = &settings.password {
-            options.set_credentials(&settings.id, password);
+            options.set_credentials(&settings.id, password.reveal());
+        }
+        if let Some(tls) = &settings.tls {
+            options.set_transport(transport(tls));
         }
         options
     }
@@ -504,6 +513,7 @@ fn properties(publication: &Publication) -> PublishProperties {
 fn diagnose(error: &ConnectionError) -> (Code, &'static str) {
     use ConnectReturnCode as Refusal;
     match error {
+        error if tls::failure(error).is_some() => (Code::BrokerTls, "tls"),
         ConnectionError::ConnectionRefused(
             Refusal::BadUserNamePassword
             | Refusal::NotAuthorized

@@ -17,6 +17,7 @@ mod time;
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::{PeerEvent, Role};
+use crate::secret::Secret;
 use anyhow::{Context, bail, ensure};
 use connection::{Ears, Heard};
 use feedback::Feedback;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub bind: Vec<SocketAddr>,
     /// `stun:` and `turn:` URLs.
     pub ice_servers: Vec<IceServer>,
+    /// Whether media goes over relays only, so that members do not learn each other's addresses.
+    pub relay_only: bool,
     /// Where sockets come from; `None`: the kernel.
     pub runtime: Option<Arc<dyn Runtime>>,
 }
@@ -77,7 +80,7 @@ pub struct Settings {
 pub struct IceServer {
     pub url: String,
     pub username: String,
-    pub credential: String,
+    pub credential: Secret,
 }
 
 /// What a connection says to whoever holds it.

@@ -217,6 +217,11 @@ impl Decoder {
         self.needs_keyframe
     }
 
+    /// Says that access units were left out.
+    pub fn lose(&mut self) {
+        self.needs_keyframe = true;
+    }
+
     /// Decodes one access unit into a frame of `into`, stamped `captured`. `None`: no picture in it.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::media::compose::{Compositor, fill, veil};
 use crate::media::frame::Frame;
 use crate::media::signs::{self, Badge, palette};
 use crate::media::text::Fonts;
+use crate::room::budget::Share;
 use crate::room::message::MemberId;
 use crate::room::{Event, Mode, Picture, Scene, ScreenInfo, Tile, TileState};
 use crate::supervise::{Failure, Stop};
@@ -54,9 +55,15 @@ struct Pane {
     drawn: Option<Look>,
     /// Whether the room was told that the tile is live, and the tile has been waiting for nothing since.
     told_live: bool,
+    /// Whether the last picture was drawn, where every other one is.
+    last_drawn: bool,
 }
 
 impl Pane {
+    fn new(tile: Tile, video: Arc<Video>, now: Duration) -> Self {
+        Self { tile, video, frame: None, since: now, drawn: None, told_live: false, last_drawn: false }
+    }
+
     fn look(&self, now: Duration) -> Look {
         let off = matches!(self.tile.state, TileState::Off | TileState::Paused | TileState::Failed);
         match now.saturating_sub(self.since) {
@@ -139,7 +146,10 @@ pub fn show(
         }
         if !changed.is_empty() {
             overlay(&mut canvas, picture, &mut glasswork.fonts, &mut changed);
+            // A flip mostly waits for the panel.
+            let waits = mode.flip.then(|| clock.mono());
             screen.present(&canvas, &changed).map_err(screen_failure)?;
+            stage.work.add(waits.unwrap_or_else(|| clock.mono()) - last);
             works();
             measure(&panes, clock.mono());
         }
@@ -184,8 +194,9 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
         let known = before.iter().position(|pane| pane.tile.member == tile.member);
         let mut pane = match known.map(|index| before.swap_remove(index)) {
             Some(pane) if Arc::ptr_eq(&pane.video, &video) => pane,
-            _ => Pane { tile: tile.clone(), video, frame: None, since: now, drawn: None, told_live: false },
+            _ => Pane::new(tile.clone(), video, now),
         };
+        pane.video.paused.store(tile.share == Share::None, Relaxed);
         if pane.tile != *tile {
             // A new state alone may leave the picture as it is; anything else is drawn anew.
             let state_alone =
@@ -202,7 +213,8 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
     }
 }
 
-/// Takes the pane's newest picture; tells of first pictures and of pictures that stopped. True if there is a new one.
+/// Takes the pane's newest picture; tells of first pictures and of pictures that stopped. True if there is a new one
+/// that there is time for.
 fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
     let member = || -> MemberId { pane.tile.member.clone() };
     match pane.video.take(now) {
@@ -211,7 +223,8 @@ fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
                 tell(Event::TileLive { member: member() });
             }
             (pane.frame, pane.since, pane.told_live) = (Some(frame), now, true);
-            true
+            pane.last_drawn = pane.tile.share == Share::All || !pane.last_drawn;
+            pane.last_drawn
         }
         None => {
             if pane.told_live && now.saturating_sub(pane.since) > STALE {

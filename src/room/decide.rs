@@ -5,7 +5,9 @@ mod camera;
 mod say;
 mod settle;
 mod sound;
+mod video;
 
+use super::budget::Budget;
 use super::document::{Document, Rejected};
 use super::fault::{Cause, Code, Fault, Faults, Part, Reporter, Saying, Severity};
 use super::held::Held;
@@ -82,6 +84,7 @@ pub struct Room {
     pub(super) speakers: BTreeMap<MemberId, Duration>,
     /// The other member who began to speak last.
     pub(super) spoke_last: Option<MemberId>,
+    pub(super) budget: Budget,
     pub(super) faults: Faults,
     held: Held,
     numbers: Numbers,
@@ -147,6 +150,7 @@ impl Room {
             flows: BTreeMap::new(),
             speakers: BTreeMap::new(),
             spoke_last: None,
+            budget: Budget::default(),
             faults: Faults::new(reporter),
             held: Held::default(),
             numbers: Numbers::new(&settings.boot),
@@ -198,6 +202,7 @@ impl Room {
             Event::TileLive { member } => self.flow(member, Flow::Live, now),
             Event::TileStalled { member } => self.flow(member, Flow::Stalled, now),
             Event::Speaks { member } => self.speaks(member, now),
+            Event::Busy(busy) => self.busy(busy, now),
             Event::SoundOpened { info } => self.sound_opened(info),
             Event::CameraOpened { position, info } => self.camera_opened(position, info, now),
             Event::ScreenOpened { info } => self.screen_opened(info, now),
@@ -454,27 +459,6 @@ impl Room {
         }
     }
 
-    fn flow(&mut self, member: MemberId, flow: Flow, now: Now) {
-        if self.joined_document().is_none_or(|document| document.member(&member).is_none()) {
-            return;
-        }
-        let part = Part::Tile(member.clone());
-        match flow {
-            Flow::Live => {
-                self.faults.heal(&part, now);
-                if let Some(position) = self.said.camera.filter(|_| member == self.settings.id) {
-                    self.faults.heal(&Part::Camera(position), now);
-                }
-            }
-            Flow::Stalled if self.peers.get(&member).is_some_and(|peer| peer.link() == Link::Connected) => {
-                self.raise(fault(part, Code::TileStalled), None, now);
-            }
-            // The own camera's faults are the camera's; without a connection that is the fault.
-            Flow::Stalled => {}
-        }
-        self.flows.insert(member, flow);
-    }
-
     fn screen_opened(&mut self, info: ScreenInfo, now: Now) {
         self.faults.heal(&Part::Screen, now);
         self.screen = Size::new(info.width, info.height);
@@ -566,15 +550,6 @@ impl Room {
         let room = self.room_name();
         let refused = peer_fault(from, Code::SignalRefused, reason.to_owned());
         self.faults.once(refused, None, room.as_deref(), now);
-    }
-
-    /// Pictures that stopped for a reason that is over, or that has a fault of its own, are waited for anew.
-    fn forget_stall(&mut self, member: &MemberId, now: Now) {
-        if self.flows.get(member) == Some(&Flow::Stalled) {
-            self.flows.remove(member);
-        }
-        let part = Part::Tile(member.clone());
-        self.faults.heal_if(|fault| fault.part == part && fault.code == Code::TileStalled, now);
     }
 
     fn is_over(&self, now: Now) -> bool {

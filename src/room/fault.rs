@@ -26,6 +26,8 @@ pub enum Part {
     Speaker,
     Peer(MemberId),
     Tile(MemberId),
+    /// By its place in `ice_servers`, from 1.
+    Relay(u8),
     Document,
     System,
 }
@@ -35,6 +37,7 @@ pub enum Part {
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
     BrokerUnreachable,
+    BrokerTls,
     BrokerAuth,
     BrokerDenied,
     BrokerTakenOver,
@@ -63,11 +66,14 @@ pub enum Code {
     ScreenModeChanged,
     TileCreateFailed,
     TileStalled,
+    TileOverBudget,
     PeerUnreachable,
     PeerLost,
     NoKeyframe,
     CodecMismatch,
     DecodeFailed,
+    TurnAuth,
+    TurnUnreachable,
     MicrophoneNotAuthorized,
     MicrophoneBusy,
     MicrophoneGone,
@@ -123,6 +129,7 @@ impl std::fmt::Display for Part {
             Self::Speaker => f.write_str("speaker"),
             Self::Peer(member) => write!(f, "peer-{member}"),
             Self::Tile(member) => write!(f, "tile-{member}"),
+            Self::Relay(place) => write!(f, "relay-{place}"),
             Self::Document => f.write_str("document"),
             Self::System => f.write_str("system"),
         }
@@ -138,6 +145,11 @@ impl Code {
             Self::BrokerUnreachable => {
                 (Error, true, "The broker cannot be reached. It is tried again for ever.")
             }
+            Self::BrokerTls => (
+                Error,
+                true,
+                "TLS with the broker fails; the cause says why. A wrong clock does it too. It is tried for ever.",
+            ),
             Self::BrokerAuth => {
                 (Error, true, "The broker refuses the user name or password. Check kiosk.toml.")
             }
@@ -204,6 +216,9 @@ impl Code {
                 "The screen has no room for this member's tile. Fewer members, or a larger screen.",
             ),
             Self::TileStalled => (Warning, true, "No new pictures arrive from this member."),
+            Self::TileOverBudget => {
+                (Warning, true, "This machine is too busy to show everyone: this member's video is cut.")
+            }
             Self::PeerUnreachable => (Warning, true, "This member cannot be reached. It is tried again."),
             Self::PeerLost => (Error, true, "The connection to this member was lost. It is made anew."),
             Self::NoKeyframe => {
@@ -212,6 +227,12 @@ impl Code {
             Self::CodecMismatch => (Error, false, "This member offers no video that can be decoded (H.264)."),
             Self::DecodeFailed => {
                 (Error, true, "This member's video cannot be decoded. A whole picture is asked for.")
+            }
+            Self::TurnAuth => {
+                (Error, true, "The relay refuses the user name or credential. Check link.ice_servers.")
+            }
+            Self::TurnUnreachable => {
+                (Error, true, "The relay cannot be reached. Members behind a firewall may be out of reach.")
             }
             Self::MicrophoneNotAuthorized => {
                 (Warning, false, "The kiosk may not listen (authorize.microphone), so nobody hears it.")
@@ -478,7 +499,7 @@ fn record(reporter: &Reporter, fault: &Active, active: bool, now: Now) -> Value 
     let (tile, openid) = match &fault.fault.part {
         Part::Camera(_) | Part::Microphone | Part::Speaker => (Some(&reporter.id), Some(&reporter.id)),
         Part::Peer(member) | Part::Tile(member) => (Some(member), Some(member)),
-        Part::Broker | Part::Screen | Part::Document | Part::System => (None, None),
+        Part::Broker | Part::Screen | Part::Relay(_) | Part::Document | Part::System => (None, None),
     };
     json!({
         "code": fault.fault.code,

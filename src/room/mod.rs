@@ -6,6 +6,7 @@
 //!  pipeline, supervise ─ pictures, faults ───────┘                       └─► next_timeout()
 //! ```
 
+pub mod budget;
 mod clock;
 mod decide;
 pub mod document;
@@ -21,6 +22,7 @@ pub use decide::Room;
 pub use report::will;
 
 use crate::geometry::{Fit, Rect, Size};
+use budget::Share;
 use bytes::Bytes;
 use fault::Fault;
 use message::{Document, MemberId, Name, Refusal, Request, Signal};
@@ -85,6 +87,8 @@ pub struct Tile {
     pub microphone_muted: bool,
     /// Whether nobody is heard here because the earphone is muted; known of the own tile only.
     pub earphone_muted: bool,
+    /// How much of the video the machine has time for.
+    pub share: Share,
 }
 
 /// All that the screen shows.
@@ -208,6 +212,8 @@ pub enum Event {
     Speaks {
         member: MemberId,
     },
+    /// How much of the last second the busiest thread worked, from 0 to 1.
+    Busy(f32),
     SoundOpened {
         info: SoundInfo,
     },

@@ -1,5 +1,6 @@
 //! What the screen shows, as a function of what the room knows.
 
+use super::budget::Share;
 use super::decide::{Flow, Room, Stage};
 use super::document::{Document, Layout, Member};
 use super::fault::{Code, Fault, Part, Severity};
@@ -57,6 +58,7 @@ impl Room {
             state,
             reason: reason.to_owned(),
             speaking: self.speakers.contains_key(&member.id),
+            share: self.budget.share(&member.id),
             earphone_muted: member.mode == Mode::Camera && document.mute.earphone,
             microphone_muted: member.mode == Mode::Camera && self.wanted_sound().microphone != Use::Open,
         }
@@ -101,6 +103,9 @@ impl Room {
         }
         let peer = self.peers.get(&member.id);
         if peer.is_some_and(|peer| peer.link() == Link::Connected) {
+            if self.budget.share(&member.id) == Share::None {
+                return (TileState::Paused, Code::TileOverBudget.hint());
+            }
             let fault = self.faults.of(&Part::Tile(member.id.clone()));
             return match (self.flows.get(&member.id), fault) {
                 (Some(Flow::Live), _) => (TileState::Live, ""),

@@ -354,6 +354,7 @@ fn hello(numbers: &mut Numbers) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::RoomId;
     use super::*;
 
     #[test]
@@ -407,7 +408,9 @@ mod tests {
     /// The one signal that is to be sent.
     fn said(steps: Vec<Step>) -> Signal {
         match <[Step; 1]>::try_from(steps) {
-            Ok([Step::Send { session, seq, body }]) => Signal { room: "r".into(), session, seq, body },
+            Ok([Step::Send { session, seq, body }]) => {
+                Signal { room: RoomId::parse("r").expect("an id"), session, seq, body }
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -108,6 +108,7 @@ impl House {
         let settings = mqtt::Settings {
             host: "127.0.0.1".into(),
             port: broker.port,
+            tls: None,
             id: "controller".into(),
             password: None,
             prefix: "parlor/1".into(),
@@ -133,7 +134,7 @@ impl House {
         Config {
             id: MemberId::parse(id).expect("an id"),
             prefix: "parlor/1".into(),
-            broker: Broker { host: "127.0.0.1".into(), port: self.broker.port, password: None },
+            broker: Broker::plain("127.0.0.1", self.broker.port),
             cameras: BTreeMap::from([(Position::Front, camera.clone()), (Position::Back, camera)]),
             screen: Screen {
                 device: SIMULATED.into(),

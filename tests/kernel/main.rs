@@ -12,3 +12,4 @@ mod sound;
 #[path = "../support/mod.rs"]
 mod support;
 mod talk;
+mod unit;

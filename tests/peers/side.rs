@@ -54,6 +54,10 @@ impl Side {
     pub const ROOM: usize = 8;
 
     pub fn new(role: Role) -> Self {
+        Self::with(&settings(), role)
+    }
+
+    pub fn with(settings: &Settings, role: Role) -> Self {
         let (report, reports) = mpsc::channel(64);
         let (unit, units) = mpsc::channel(Self::ROOM);
         let (sound, sounds) = mpsc::channel(1024);
@@ -69,7 +73,7 @@ impl Side {
         };
         let clocks = Clocks::default();
         Self {
-            peer: Peer::start(&settings(), &clocks, role, report, sinks),
+            peer: Peer::start(settings, &clocks, role, report, sinks),
             clocks,
             reports,
             units,
@@ -327,5 +331,10 @@ impl Camera {
 }
 
 pub fn settings() -> Settings {
-    Settings { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ice_servers: vec![], runtime: None }
+    Settings {
+        bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        ice_servers: vec![],
+        relay_only: false,
+        runtime: None,
+    }
 }

@@ -1,9 +1,14 @@
 //! What tests with real processes need: a temporary directory, a broker, children that die with the test.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod certificates;
+pub mod link;
+
+use certificates::{Authority, Identity, Validity};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use rumqttc::{TlsConfiguration, Transport};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -73,14 +78,25 @@ impl Drop for Process {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind on loopback");
-    listener.local_addr().expect("a bound socket has an address").port()
+    let [port] = free_ports();
+    port
 }
 
-/// Debian's mosquitto with the access control of `board/mosquitto`, on loopback. Users: `lobby`, `ward-3`,
-/// `dr-wang`, `controller`, and `admin`, who may do everything (for the tests only). The password is the user name.
+/// Ports that were free a moment ago, no two the same.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind on loopback");
+    let listeners: [TcpListener; N] = std::array::from_fn(bind);
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
+}
+
+/// Debian's mosquitto with the configuration and access control of `board/mosquitto`, on loopback, in the clear and with
+/// TLS. Users: `lobby`, `ward-3`, `dr-wang`, `controller`, and `admin`, who may do everything (for the tests only). The
+/// password is the user name.
 pub struct Mosquitto {
     pub port: u16,
+    pub tls_port: u16,
+    /// Who signed the broker's certificate, unless a test makes it [`Mosquitto::present`] another.
+    pub authority: Authority,
     process: Process,
     directory: TempDir,
 }
@@ -89,15 +105,23 @@ impl Mosquitto {
     pub const USERS: [&str; 5] = ["lobby", "ward-3", "dr-wang", "controller", "admin"];
 
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With further lines for the listener that speaks TLS. The authority's certificate is `ca.crt` there.
+    pub fn start_with(tls_options: &str) -> Self {
         assert!(
             Path::new(MOSQUITTO).exists(),
             "this test needs a real broker: apt-get install mosquitto ({MOSQUITTO} is missing)"
         );
         let directory = TempDir::new("mosquitto");
-        let port = free_port();
-        write_configuration(&directory, port);
-        let process = run(&directory, port);
-        Self { port, process, directory }
+        let [port, tls_port] = free_ports();
+        let authority = Authority::new();
+        directory.write("ca.crt", &authority.certificate());
+        write_certificate(&directory, &authority.issue("localhost", Validity::Now));
+        write_configuration(&directory, port, tls_port, tls_options);
+        let process = run(&directory, [port, tls_port]);
+        Self { port, tls_port, authority, process, directory }
     }
 
     /// SIGKILL; retained messages and sessions are gone.
@@ -105,32 +129,58 @@ impl Mosquitto {
         self.process.kill();
     }
 
-    /// Starts it again on the same port.
+    /// Starts it again on the same ports.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = run(&self.directory, self.port);
+        self.process = run(&self.directory, [self.port, self.tls_port]);
+    }
+
+    /// Shows another certificate from the next start on.
+    pub fn present(&self, server: &Identity) {
+        write_certificate(&self.directory, server);
+    }
+
+    /// Gives a user another password, from the next start on.
+    pub fn set_password(&self, user: &str, password: &str) {
+        set_password(&self.directory, user, password);
+    }
+
+    /// The certificate of [`Mosquitto::authority`] as a file.
+    pub fn ca_file(&self) -> PathBuf {
+        self.directory.path().join("ca.crt")
     }
 }
 
-fn write_configuration(directory: &TempDir, port: u16) {
+fn write_certificate(directory: &TempDir, server: &Identity) {
+    directory.write("server.crt", &server.certificate);
+    directory.write("server.key", &server.key);
+}
+
+fn set_password(directory: &TempDir, user: &str, password: &str) {
+    let file = directory.path().join("parlor.passwd");
+    let create: &[&str] = if file.exists() { &[] } else { &["-c"] };
+    let mut command = Command::new("mosquitto_passwd");
+    let status = status_of(command.args(create).arg("-b").arg(file).args([user, password]));
+    assert!(status.success(), "mosquitto_passwd for {user}: {status}");
+}
+
+fn write_configuration(directory: &TempDir, port: u16, tls_port: u16, tls_options: &str) {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/board/mosquitto");
     let acl = std::fs::read_to_string(format!("{shipped}/parlor.acl")).expect("read parlor.acl");
     directory.write("parlor.acl", &format!("{acl}\nuser admin\ntopic readwrite #\n"));
-
-    let passwords = directory.path().join("parlor.passwd");
-    for (index, user) in Mosquitto::USERS.into_iter().enumerate() {
-        let create: &[&str] = if index == 0 { &["-c"] } else { &[] };
-        let mut command = Command::new("mosquitto_passwd");
-        command.args(create).arg("-b").arg(&passwords).args([user, user]);
-        let status = status_of(&mut command);
-        assert!(status.success(), "mosquitto_passwd for {user}: {status}");
+    for user in Mosquitto::USERS {
+        set_password(directory, user, user);
     }
 
-    // The shipped file with this test's port and paths, so that what is shipped is what is proven.
+    // The shipped file with this test's ports and paths, so that what is shipped is what is proven.
     let config = std::fs::read_to_string(format!("{shipped}/mosquitto.conf")).expect("read mosquitto.conf");
     let own = |name: &str| directory.path().join(name).display().to_string();
     let config = config
         .replace("listener 1883 127.0.0.1", &format!("listener {port} 127.0.0.1"))
+        .replace("listener 8883\n", &format!("listener {tls_port} 127.0.0.1\n{tls_options}\n"))
+        .replace("/etc/mosquitto/certs/server.crt", &own("server.crt"))
+        .replace("/etc/mosquitto/certs/server.key", &own("server.key"))
+        .replace("/etc/mosquitto/ca_certificates/parlor.crt", &own("ca.crt"))
         .replace("/etc/mosquitto/parlor.passwd", &own("parlor.passwd"))
         .replace("/etc/mosquitto/parlor.acl", &own("parlor.acl"))
         .replace("persistence true", "persistence false");
@@ -144,7 +194,7 @@ fn status_of(command: &mut Command) -> std::process::ExitStatus {
 }
 
 /// Starts mosquitto and waits until it accepts connections.
-fn run(directory: &TempDir, port: u16) -> Process {
+fn run(directory: &TempDir, ports: [u16; 2]) -> Process {
     let log = directory.path().join("mosquitto.log");
     let output = std::fs::File::create(&log).expect("make mosquitto's log");
     let mut process = Process::start(
@@ -155,11 +205,12 @@ fn run(directory: &TempDir, port: u16) -> Process {
             .stderr(output),
     );
     let deadline = Instant::now() + LIMIT;
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+    let listens = |port: u16| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+    while !ports.into_iter().all(listens) {
         let ended = process.0.try_wait().expect("ask for mosquitto's state");
         if ended.is_some() || Instant::now() > deadline {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
-            panic!("mosquitto does not listen on {port} ({ended:?}):\n{log}");
+            panic!("mosquitto does not listen on {ports:?} ({ended:?}):\n{log}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -188,7 +239,21 @@ impl Client {
 
     pub async fn connect_as(port: u16, user: &str, client_id: &str) -> Self {
         let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
-        options.set_credentials(user, user).set_max_packet_size(Some(256 << 10));
+        options.set_credentials(user, user);
+        Self::connect_with(options).await
+    }
+
+    /// Connects as `user` (password: the same) with TLS.
+    pub async fn connect_tls(broker: &Mosquitto, user: &str) -> Self {
+        let mut options = MqttOptions::new(user, "localhost", broker.tls_port);
+        let ca = broker.authority.certificate().into_bytes();
+        let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: None };
+        options.set_credentials(user, user).set_transport(Transport::Tls(tls));
+        Self::connect_with(options).await
+    }
+
+    async fn connect_with(mut options: MqttOptions) -> Self {
+        options.set_max_packet_size(Some(256 << 10));
         let (client, mut event_loop) = AsyncClient::new(options, 64);
         let (sender, packets) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
@@ -205,7 +270,12 @@ impl Client {
 
     /// Subscribes below the prefix, at QoS 1.
     pub async fn subscribe(&mut self, topic: &str) {
-        self.client.subscribe(format!("{PREFIX}/{topic}"), QoS::AtLeastOnce).await.expect("the client runs");
+        self.subscribe_to(&format!("{PREFIX}/{topic}")).await;
+    }
+
+    /// Subscribes to a filter as it stands, at QoS 1.
+    pub async fn subscribe_to(&mut self, filter: &str) {
+        self.client.subscribe(filter, QoS::AtLeastOnce).await.expect("the client runs");
         self.wait_for("SUBACK", |packet| matches!(packet, Packet::SubAck(_))).await;
     }
 

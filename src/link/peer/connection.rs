@@ -22,7 +22,7 @@ use tracing::warn;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder, RTCIceServer,
-    RTCPeerConnectionIceEvent, RTCPeerConnectionState, SettingEngineBuilder,
+    RTCIceTransportPolicy, RTCPeerConnectionIceEvent, RTCPeerConnectionState, SettingEngineBuilder,
 };
 
 /// How long ICE may hear nothing before the connection counts as disconnected; media does not count.
@@ -68,15 +68,21 @@ pub async fn open(
     let servers = settings.ice_servers.iter().map(|server| RTCIceServer {
         urls: vec![server.url.clone()],
         username: server.username.clone(),
-        credential: server.credential.clone(),
+        credential: server.credential.reveal().to_owned(),
     });
+
+    let policy = if settings.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    let configuration = RTCConfigurationBuilder::new()
+        .with_ice_servers(servers.collect())
+        .with_ice_transport_policy(policy)
+        .build();
 
     let mut builder = PeerConnectionBuilder::new();
     if let Some(runtime) = &settings.runtime {
         builder = builder.with_runtime(runtime.clone());
     }
     let connection = builder
-        .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers.collect()).build())
+        .with_configuration(configuration)
         .with_media_engine(engine)
         .with_setting_engine(engine_settings)
         .with_interceptor_registry(interceptors)

@@ -216,9 +216,9 @@ mod tests {
         let (mut stream, round_trip, start) = stream(&[65_534, 0]);
 
         assert_eq!(stream.due(), Some(start + 10 * MS));
-        assert_eq!(stream.questions(start + 9 * MS, &round_trip), []);
+        assert_eq!(stream.questions(start + 9 * MS, &round_trip), [0; 0]);
         assert_eq!(stream.questions(start + 10 * MS, &round_trip), [65_535]);
-        assert_eq!(stream.questions(start + 11 * MS, &round_trip), []);
+        assert_eq!(stream.questions(start + 11 * MS, &round_trip), [0; 0]);
         let next = stream.due().expect("it is asked for again");
         assert_eq!(stream.questions(next, &round_trip), [65_535]);
         stream.arrived(65_535, true, next, &round_trip);
@@ -262,7 +262,7 @@ mod tests {
     fn nobody_asks_for_what_would_be_too_late() {
         let (mut stream, round_trip, start) = stream(&[7, 9]);
 
-        assert_eq!(stream.questions(start + round_trip.patience(), &round_trip), []);
+        assert_eq!(stream.questions(start + round_trip.patience(), &round_trip), [0; 0]);
 
         assert_eq!(stream.due(), None);
     }

@@ -54,6 +54,7 @@ impl Room {
         if self.speakers.insert(member.clone(), now.mono + SPEECH_PAUSE).is_none()
             && member != self.settings.id
         {
+            self.budget.spare(&member);
             self.spoke_last = Some(member);
         }
     }

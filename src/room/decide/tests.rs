@@ -12,6 +12,7 @@ mod camera;
 mod ground;
 mod pair;
 mod sound;
+mod video;
 
 const DAY: u64 = 1_800_000_000_000;
 const TWO: &str = r#"{"rev":1,"room":"r","members":["lobby","ward"]}"#;

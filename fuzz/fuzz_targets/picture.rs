@@ -1,0 +1,6 @@
+//! Bytes for [`parlor_fuzz::picture`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    parlor_fuzz::picture(bytes);
+});

@@ -1,0 +1,69 @@
+//! Members' pictures on a machine that is too busy.
+
+use super::*;
+use crate::room::budget::Share;
+
+const THREE: &str = r#"{"room":"r","members":["lobby","amy",{"openid":"bob","pin":true},"cleo"]}"#;
+
+/// Seconds in which a thread works nearly all the time; who is cut, in order.
+fn overload(room: &mut Room, from_s: u64, to_s: u64) -> (Vec<(String, Share)>, Vec<Command>) {
+    let (mut cuts, mut all) = (Vec::new(), Vec::new());
+    for second in from_s..to_s {
+        let commands = room.handle(Event::Busy(0.97), at_ms(1000 * second));
+        if let Some(Scene::Grid { tiles }) = scene(&commands) {
+            let cut = tiles.iter().filter(|tile| tile.share > Share::All);
+            let cut = cut.map(|tile| (tile.member.to_string(), tile.share));
+            let known: Vec<_> = cut.filter(|cut| !cuts.contains(cut)).collect();
+            cuts.extend(known);
+        }
+        all.extend(commands);
+    }
+    (cuts, all)
+}
+
+#[test]
+fn the_silent_are_cut_first_and_the_pinned_and_the_speaking_last_and_each_is_named() {
+    let mut room = online("lobby");
+    document_comes(&mut room, THREE, 0);
+    for ms in [0, 1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000] {
+        room.handle(Event::Speaks { member: id("cleo") }, at_ms(ms));
+    }
+
+    let (cuts, commands) = overload(&mut room, 8, 40);
+
+    let names: Vec<&str> = cuts.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["amy", "cleo", "bob", "amy", "cleo", "bob"]);
+    assert_eq!(cuts[2].1, Share::Half);
+    assert_eq!(cuts[5].1, Share::None);
+    assert_eq!(codes(&commands), ["TILE_OVER_BUDGET"; 3]);
+    let said = published(&commands, "lobby/fault/tile-amy");
+    assert_eq!((&said[0]["openid"], &said[0]["severity"]), (&json!("amy"), &json!("warning")));
+}
+
+#[test]
+fn who_begins_to_speak_is_seen_whole_at_once() {
+    let mut room = online("lobby");
+    document_comes(&mut room, THREE, 0);
+    let (cuts, _) = overload(&mut room, 0, 3);
+    assert_eq!(cuts, [("cleo".to_owned(), Share::Half)]);
+
+    let commands = room.handle(Event::Speaks { member: id("cleo") }, at_ms(3_500));
+
+    assert_eq!(tile(&commands, "cleo").share, Share::All);
+}
+
+#[test]
+fn time_that_is_there_again_is_given_back_and_said() {
+    let mut room = online("lobby");
+    document_comes(&mut room, THREE, 0);
+    overload(&mut room, 0, 3);
+
+    let mut commands = Vec::new();
+    for second in 3..12 {
+        commands.extend(room.handle(Event::Busy(0.2), at_ms(1000 * second)));
+        commands.extend(room.handle_timeout(at_ms(1000 * second + 500)));
+    }
+
+    assert_eq!(tile(&commands, "cleo").share, Share::All);
+    assert_eq!(raw(&commands, "lobby/fault/tile-cleo"), [""]);
+}
