@@ -317,7 +317,7 @@ impl Session {
             end = self.watch(heard.state.clone()) => end,
             end = self.feel(&heard.pulse) => end,
             end = self.pass_on(heard.feedback) => end,
-            end = self.send(channels, heard.state, inlet.outgoing) => end,
+            end = self.send(channels, heard.wall, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
             end = self.receive_video(heard.video, &heard.round_trip, inlet.sinks.video) => end,
         };

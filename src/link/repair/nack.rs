@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const OVERTAKEN: Duration = Duration::from_millis(10);
 /// Between two questions for the same packet, beyond the time that an answer takes.
 const MARGIN: Duration = Duration::from_millis(15);
-/// How long an answer takes until one has come.
+/// How long an answer takes until that is measured.
 const UNMEASURED: Duration = Duration::from_millis(50);
 /// A packet is asked for at most so often.
 const MOST_ASKED: u8 = 10;
@@ -28,12 +28,13 @@ const MOST_MISSING: usize = 256;
 /// How long a picture waits for its missing packets, at least and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(600));
 
-/// How long it takes from a question for a lost packet to its answer, smoothed. Clones share it.
+/// How long it takes from here to the other side and back, smoothed. It rises fast and falls slowly: to wait too long
+/// costs little, to give up too soon costs a keyframe. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct RoundTrip(Arc<AtomicU64>);
 
 impl RoundTrip {
-    /// The smoothed time; 50 ms before the first answer.
+    /// The smoothed time; 50 ms before the first measurement.
     pub fn get(&self) -> Duration {
         match self.0.load(Relaxed) {
             0 => UNMEASURED,
@@ -46,11 +47,13 @@ impl RoundTrip {
         (self.get() * 2 + Duration::from_millis(100)).clamp(PATIENCE.0, PATIENCE.1)
     }
 
-    fn measured(&self, time: Duration) {
+    /// Takes what one answer took; more than two seconds count as two.
+    pub fn measured(&self, time: Duration) {
         let us = (time.as_micros() as u64).clamp(1, 2_000_000);
         let smoothed = match self.0.load(Relaxed) {
             0 => us,
-            before => before - before / 8 + us / 8,
+            before if us > before => before.midpoint(us),
+            before => before - (before - us) / 8,
         };
         self.0.store(smoothed, Relaxed);
     }
