@@ -461,20 +461,21 @@ impl Session {
             let now = *state.borrow_and_update();
             match now {
                 RTCPeerConnectionState::Connected => {
-                    (restart, deadline) = (None, None);
-                    if !std::mem::replace(&mut was_connected, true) {
+                    if !was_connected || deadline.is_some() {
                         self.shared.connected.store(true, Relaxed);
                         self.report(PeerEvent::Connected).await;
                         self.want_keyframe();
                     }
+                    (was_connected, restart, deadline) = (true, None, None);
                 }
                 RTCPeerConnectionState::Closed => bail!("the other side has closed the connection"),
                 RTCPeerConnectionState::Failed if !was_connected => {
                     bail!("no way to the other side (ICE or DTLS failed)")
                 }
-                _ if was_connected => {
-                    restart.get_or_insert(Instant::now() + RESTART_INTERVAL.0);
-                    deadline.get_or_insert(Instant::now() + DISCONNECTED_LIMIT);
+                _ if was_connected && deadline.is_none() => {
+                    restart = Some(Instant::now() + RESTART_INTERVAL.0);
+                    deadline = Some(Instant::now() + DISCONNECTED_LIMIT);
+                    self.report(PeerEvent::Interrupted("the other side is not heard".to_owned())).await;
                 }
                 _ => {}
             }

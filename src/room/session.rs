@@ -69,7 +69,7 @@ pub enum Step {
     },
     Close,
     Connected,
-    /// Was connected; now it is not, and why.
+    /// Was connected; now nothing passes, and why. Said once, until [`Step::Connected`].
     Lost(String),
     /// Could not be connected so far, and why.
     Unreachable(String),
@@ -85,6 +85,8 @@ pub enum Link {
     Apart,
     Opening,
     Connected,
+    /// Was connected and may be so again by itself.
+    Interrupted,
 }
 
 /// The signalling with one member.
@@ -127,6 +129,11 @@ impl Peer {
         self.link
     }
 
+    /// Whether there is a connection, interrupted or not.
+    fn is_running(&self) -> bool {
+        matches!(self.link, Link::Connected | Link::Interrupted)
+    }
+
     /// The session that is open or being opened.
     pub fn session(&self) -> Option<&SessionId> {
         self.session.as_ref()
@@ -144,7 +151,7 @@ impl Peer {
     /// Says hello, and offers if that is this side's part. To be called when the member is newly listed and when the
     /// broker is back; a running connection goes on.
     pub fn start(&mut self, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
-        if self.link == Link::Connected {
+        if self.is_running() {
             let session = self.session.clone().unwrap_or_else(|| numbers.session());
             return vec![Step::Send { session, seq: numbers.seq(), body: SignalBody::Hello }];
         }
@@ -179,7 +186,7 @@ impl Peer {
             }
             SignalBody::Offer(_) if known_session && !current => Vec::new(),
             // ICE restart: the connection there is goes on.
-            SignalBody::Offer(sdp) if current && self.link == Link::Connected => {
+            SignalBody::Offer(sdp) if current && self.is_running() => {
                 vec![Step::Open { session: signal.session.clone(), role: Role::Answer(sdp.clone()) }]
             }
             SignalBody::Offer(sdp) => {
@@ -233,15 +240,27 @@ impl Peer {
                 self.said.clear();
                 vec![Step::Connected]
             }
+            PeerEvent::Interrupted(reason) => match std::mem::replace(&mut self.link, Link::Interrupted) {
+                Link::Connected => vec![Step::Lost(reason)],
+                before => {
+                    self.link = before;
+                    Vec::new()
+                }
+            },
             PeerEvent::Failed(reason) => {
-                let was_connected = self.link == Link::Connected;
+                let before = self.link;
                 self.rest();
                 self.session = None;
                 if self.offers {
                     self.deadline = Some(now + self.back_off());
                 }
-                let why = if was_connected { Step::Lost(reason) } else { Step::Unreachable(reason) };
-                vec![Step::Close, why, hello(numbers)]
+                let why = match before {
+                    Link::Connected => Some(Step::Lost(reason)),
+                    // It was said.
+                    Link::Interrupted => None,
+                    Link::Apart | Link::Opening => Some(Step::Unreachable(reason)),
+                };
+                [Some(Step::Close), why, Some(hello(numbers))].into_iter().flatten().collect()
             }
         }
     }
@@ -270,7 +289,7 @@ impl Peer {
     }
 
     fn hear_hello(&mut self, current: bool, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
-        if !self.offers || (current && self.link == Link::Connected) {
+        if !self.offers || (current && self.is_running()) {
             return Vec::new();
         }
         let age = now.saturating_sub(self.opened_at);
@@ -385,6 +404,24 @@ mod tests {
         let heard = ward.hear(&offer, &mut numbers, LATER);
 
         assert_eq!(heard, []);
+    }
+
+    #[test]
+    fn a_connection_that_is_interrupted_is_lost_once_and_stays_open() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, _, session) = connected(&mut numbers);
+        let interrupted = || PeerEvent::Interrupted("silent".into());
+
+        let said = [interrupted(), PeerEvent::Connected, interrupted(), interrupted()]
+            .map(|event| lobby.report(&session, event, &mut numbers, LATER));
+        let failed = lobby.report(&session, PeerEvent::Failed("for good".into()), &mut numbers, LATER);
+
+        let lost = || vec![Step::Lost("silent".into())];
+        assert_eq!(said, [lost(), vec![Step::Connected], lost(), vec![]]);
+        assert!(
+            matches!(&failed[..], [Step::Close, Step::Send { body: SignalBody::Hello, .. }]),
+            "{failed:?}"
+        );
     }
 
     const LATER: Duration = Duration::from_secs(60);

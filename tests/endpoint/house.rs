@@ -34,6 +34,8 @@ pub struct House {
     events: Vec<(String, Value)>,
     /// Every offer of a kiosk to another.
     offers: Vec<Value>,
+    /// Every error record, by its topic.
+    errors: Vec<(String, Value)>,
     stop: watch::Sender<bool>,
     kiosks: Vec<JoinHandle<anyhow::Result<kiosk::End>>>,
 }
@@ -124,6 +126,7 @@ impl House {
             last: BTreeMap::new(),
             events: Vec::new(),
             offers: Vec::new(),
+            errors: Vec::new(),
             stop,
             kiosks: Vec::new(),
         }
@@ -244,6 +247,15 @@ impl House {
         &self.offers
     }
 
+    /// How often this kiosk has raised `code` so far, and how often it was healed.
+    pub fn raised_and_healed(&mut self, id: &str, code: &str) -> (usize, usize) {
+        self.listen();
+        let topic = format!("{id}/error");
+        let records = self.errors.iter().filter(|(said, record)| *said == topic && record["code"] == code);
+        let (raised, healed): (Vec<_>, Vec<_>) = records.partition(|(_, record)| record["active"] == true);
+        (raised.len(), healed.len())
+    }
+
     /// Hears all that was said so far.
     pub fn listen(&mut self) {
         while let Ok(heard) = self.heard.try_recv() {
@@ -328,6 +340,10 @@ impl House {
         if message.topic.ends_with("/event") {
             let event = serde_json::from_slice(&message.payload).expect("events are JSON");
             self.events.push((message.topic.clone(), event));
+        }
+        if message.topic.ends_with("/error") {
+            let record = serde_json::from_slice(&message.payload).expect("errors are JSON");
+            self.errors.push((message.topic.clone(), record));
         }
         if message.topic.contains("/signal/") {
             let signal: Value = serde_json::from_slice(&message.payload).expect("signals are JSON");

@@ -222,7 +222,7 @@ pub async fn introduce(
                 None => other.candidate(candidate),
             },
             PeerEvent::Connected => connected[index] = true,
-            PeerEvent::Offer(_) | PeerEvent::Failed(_) => panic!("{event:?}"),
+            PeerEvent::Offer(_) | PeerEvent::Interrupted(_) | PeerEvent::Failed(_) => panic!("{event:?}"),
         }
     }
 }

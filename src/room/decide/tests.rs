@@ -427,6 +427,28 @@ fn a_lost_connection_is_made_anew_and_told() {
 }
 
 #[test]
+fn an_interrupted_connection_is_told_once_and_waited_for() {
+    let mut room = online("lobby");
+    let session = connected_to_ward(&mut room);
+    room.handle(Event::TileLive { member: id("ward") }, at_ms(200));
+
+    let stalled = room.handle(Event::TileStalled { member: id("ward") }, at_ms(1_500));
+    let lost = peer_says(&mut room, &session, PeerEvent::Interrupted("silence".into()), 2_000);
+    let meanwhile = room.handle_timeout(at_ms(4_900));
+    let back = peer_says(&mut room, &session, PeerEvent::Connected, 5_000);
+    let live = room.handle(Event::TileLive { member: id("ward") }, at_ms(5_100));
+    let healed = room.handle_timeout(at_ms(8_000));
+
+    assert_eq!([codes(&stalled), codes(&lost)].concat(), ["TILE_STALLED", "PEER_LOST"]);
+    assert_eq!(tile(&lost, "ward").state, TileState::Stalled);
+    assert_eq!(tile(&live, "ward").state, TileState::Live);
+    assert_eq!(raw(&healed, "lobby/fault/peer-ward"), [""]);
+    for commands in [&lost, &meanwhile, &back, &live, &healed] {
+        assert!(opened(commands).is_empty() && signals(commands).is_empty(), "{commands:?}");
+    }
+}
+
+#[test]
 fn offers_to_an_absent_member_back_off() {
     let mut room = online("lobby");
     document_comes(&mut room, TWO, 0);
