@@ -194,6 +194,7 @@ async fn send(left: &mut Side, right: &mut Side, count: usize) -> Sent {
     let mut camera = side::Camera::new(6);
     let mut pace = interval(Duration::from_millis(33));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    left.wants_keyframe(); // as it was new
     let (mut units, mut next, mut result) = (Vec::new(), 0, Sent { arrived: 0, asked: 0 });
     let mut quiet = Duration::ZERO;
     while units.len() < count || (quiet < Duration::from_secs(1) && next < count) {
@@ -204,7 +205,7 @@ async fn send(left: &mut Side, right: &mut Side, count: usize) -> Sent {
                     let asked = left.wants_keyframe();
                     result.asked += usize::from(asked);
                     let unit = if asked || units.is_empty() { camera.keyframe() } else { camera.shoot() };
-                    left.peer.send(&unit);
+                    assert!(left.peer.send(&unit), "it keeps up");
                     units.push(unit);
                 }
             }
@@ -223,7 +224,8 @@ async fn connect(network: &Network) -> (Side, Side) {
     let settings = Settings { runtime: Some(network.runtime()), ..side::settings() };
     let mut left = Side::with(&settings, Role::Offer);
     let PeerEvent::Offer(offer) = left.state().await else { panic!("an offer first") };
-    let mut right = Side::new(Role::Answer(offer));
+    // As much as a decoding thread has.
+    let mut right = Side::with_room(&side::settings(), Role::Answer(offer), 64);
     side::introduce(&mut left, &mut right, None, |answer| answer).await;
     (left, right)
 }

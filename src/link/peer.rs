@@ -14,6 +14,7 @@ mod outgoing;
 mod sound;
 mod time;
 
+use crate::link::repair::RoundTrip;
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::{PeerEvent, Role};
@@ -37,7 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
-    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription,
+    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription, StatsSelector,
 };
 pub use webrtc::runtime::Runtime;
 
@@ -60,6 +61,8 @@ const DISCONNECTED_LIMIT: Duration = Duration::from_secs(6);
 const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
 /// How long nothing at all may arrive until another way is looked for; reports come each second.
 const SILENCE: Duration = Duration::from_secs(2);
+/// Between two looks at how far the other side is; it is asked more often.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -316,8 +319,9 @@ impl Session {
             end = self.signal(heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
             end = self.feel(&heard.pulse) => end,
+            end = self.measure(&heard.round_trip) => end,
             end = self.pass_on(heard.feedback) => end,
-            end = self.send(channels, heard.wall, heard.state, inlet.outgoing) => end,
+            end = self.send(channels, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
             end = self.receive_video(heard.video, &heard.round_trip, inlet.sinks.video) => end,
         };
@@ -501,6 +505,26 @@ impl Session {
             missed = if std::mem::replace(&mut beats, pulse.load(Relaxed)) == beats { missed + 1 } else { 0 };
             if beats > 0 && missed == 8 {
                 self.restart.notify_one();
+            }
+        }
+    }
+
+    /// Measures how far the other side is, by what ICE's questions take (RFC 7675). Reports on what is received would
+    /// tell only somebody who sends.
+    async fn measure(&self, round_trip: &RoundTrip) -> Endless {
+        let mut look = interval(MEASURE_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answers = 0;
+        loop {
+            look.tick().await;
+            let report = self.connection.get_stats(Instant::now().into_std(), StatsSelector::None).await;
+            let selected = report.transport().map(|transport| transport.selected_candidate_pair_id.as_str());
+            let pair = report.candidate_pairs().find(|pair| Some(pair.stats.id.as_str()) == selected);
+            let Some(pair) = pair else { continue };
+            if std::mem::replace(&mut answers, pair.responses_received) != pair.responses_received
+                && let Ok(time) = Duration::try_from_secs_f64(pair.current_round_trip_time)
+            {
+                round_trip.measured(time);
             }
         }
     }

@@ -17,8 +17,8 @@ use anyhow::Context;
 use nack::Asker;
 pub use nack::RoundTrip;
 use rtc::interceptor::{
-    Attribute, AttributedPacket, Interceptor, NackResponderBuilder, Packet, ReceiverReportBuilder, Slot,
-    StreamInfo, TaggedPacket,
+    AttributedPacket, Interceptor, NackResponderBuilder, Packet, ReceiverReportBuilder, Slot, StreamInfo,
+    TaggedPacket,
 };
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, configure_twcc_receiver_only};
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
@@ -28,7 +28,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// The chain of one connection, with the header extension it needs registered in `engine`; `listener` sees all that
-/// comes, and `round_trip` is measured.
+/// comes, and `round_trip` says how long an answer takes.
 ///
 /// # Errors
 ///
@@ -71,7 +71,6 @@ impl Tap for RtxUnwrap {
         rtp.header.ssrc = ssrc;
         rtp.header.payload_type = payload_type;
         rtp.header.sequence_number = u16::from_be_bytes(sequence);
-        packet.add(Attribute::Retransmission);
         true
     }
 

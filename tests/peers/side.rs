@@ -58,8 +58,13 @@ impl Side {
     }
 
     pub fn with(settings: &Settings, role: Role) -> Self {
+        Self::with_room(settings, role, Self::ROOM)
+    }
+
+    /// One whose sink takes so many access units before its test reads them.
+    pub fn with_room(settings: &Settings, role: Role, room: usize) -> Self {
         let (report, reports) = mpsc::channel(64);
-        let (unit, units) = mpsc::channel(Self::ROOM);
+        let (unit, units) = mpsc::channel(room);
         let (sound, sounds) = mpsc::channel(1024);
         let offered = Arc::new(tokio::sync::Semaphore::new(0));
         let sink_offered = offered.clone();

@@ -1,7 +1,6 @@
 //! webrtc's side of a connection: what it is built of, and its callbacks.
 
 use super::feedback::{Feedback, Listener};
-use super::time::WallClock;
 use super::{CANDIDATES, Kind, Settings, sound};
 use crate::link::repair::{self, RoundTrip};
 use anyhow::Context;
@@ -172,8 +171,6 @@ pub struct Heard {
     /// Counts the packets of media and RTCP that came.
     pub pulse: Arc<AtomicU64>,
     pub round_trip: RoundTrip,
-    /// What our sender reports are dated by.
-    pub wall: WallClock,
     pub state: watch::Receiver<RTCPeerConnectionState>,
 }
 
@@ -184,8 +181,8 @@ impl Ears {
         let (video, remote_video) = mpsc::channel(1);
         let (sound, remote_sound) = mpsc::channel(1);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
-        let (round_trip, wall) = (RoundTrip::default(), WallClock::start());
-        let (listener, feedback, pulse) = Listener::new(round_trip.clone(), wall);
+        let (listener, feedback, pulse) = Listener::new();
+        let round_trip = RoundTrip::default();
         let heard = Heard {
             candidates: local_candidates,
             video: remote_video,
@@ -193,7 +190,6 @@ impl Ears {
             feedback,
             pulse,
             round_trip: round_trip.clone(),
-            wall,
             state: states,
         };
         (Self { candidates, video, sound, state, round_trip }, listener, heard)

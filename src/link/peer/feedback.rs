@@ -1,8 +1,7 @@
 //! What the other side says in RTCP that concerns somebody outside of webrtc.
 
 use super::Kind;
-use super::time::WallClock;
-use crate::link::repair::{RoundTrip, Tap};
+use crate::link::repair::Tap;
 use rtc::interceptor::{AttributedPacket, Packet, StreamInfo};
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
@@ -36,9 +35,6 @@ pub struct Listener {
     say: mpsc::Sender<Feedback>,
     /// Counts the packets of media and RTCP that came.
     pulse: Arc<AtomicU64>,
-    round_trip: RoundTrip,
-    /// What our sender reports are dated by.
-    wall: WallClock,
     /// SSRCs of our sound; one.
     ours: Vec<u32>,
     /// SSRC → kind of what they send; one entry a remote track.
@@ -49,39 +45,22 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn new(round_trip: RoundTrip, wall: WallClock) -> (Self, mpsc::Receiver<Feedback>, Arc<AtomicU64>) {
+    pub fn new() -> (Self, mpsc::Receiver<Feedback>, Arc<AtomicU64>) {
         let (say, heard) = mpsc::channel(WAITING);
         let pulse = Arc::<AtomicU64>::default();
         let (ours, theirs) = (Vec::new(), HashMap::new());
         let (last_loss, last_video, last_sound) = (None, None, None);
-        let counted = pulse.clone();
-        let listener = Self { say, pulse, round_trip, wall, ours, theirs, last_loss, last_video, last_sound };
-        (listener, heard, counted)
+        let listener = Self { say, pulse: pulse.clone(), ours, theirs, last_loss, last_video, last_sound };
+        (listener, heard, pulse)
     }
 
-    /// What they say about what arrives there.
-    fn reception(&mut self, blocks: &[ReceptionReport], now: Instant) {
+    fn loss(&mut self, blocks: &[ReceptionReport], now: Instant) {
         for block in blocks {
-            self.measure(block, now);
             if self.ours.contains(&block.ssrc) && is_due(&mut self.last_loss, now) {
                 // A fraction of 256 (RFC 3550, section 6.4.1).
                 let percent = (u16::from(block.fraction_lost) * 100 + 128) / 256;
                 self.say(Feedback::SoundLoss(percent as u8));
             }
-        }
-    }
-
-    /// The time from our sender report to this answer, less what the other side took (RFC 3550, section 6.4.1).
-    fn measure(&self, block: &ReceptionReport, now: Instant) {
-        const UNITS_HZ: u32 = 65_536;
-        if block.last_sender_report == 0 {
-            return; // none has arrived there
-        }
-        let arrived = (self.wall.ntp(now) >> 16) as u32;
-        let took = arrived.wrapping_sub(block.last_sender_report).wrapping_sub(block.delay);
-        // Longer, or less than nothing: not an answer to a report of ours.
-        if took < 2 * UNITS_HZ {
-            self.round_trip.measured(Duration::from_secs(took.into()) / UNITS_HZ);
         }
     }
 
@@ -108,9 +87,9 @@ impl Tap for Listener {
         for rtcp in compound {
             let rtcp = rtcp.as_any();
             if let Some(report) = rtcp.downcast_ref::<ReceiverReport>() {
-                self.reception(&report.reports, now);
+                self.loss(&report.reports, now);
             } else if let Some(report) = rtcp.downcast_ref::<SenderReport>() {
-                self.reception(&report.reports, now);
+                self.loss(&report.reports, now);
                 self.time(report, now);
             } else if rtcp.is::<PictureLossIndication>() || rtcp.is::<FullIntraRequest>() {
                 self.say(Feedback::KeyframeWanted);
@@ -194,25 +173,6 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_report_of_ours_measures_the_round_trip() {
-        let (mut listener, _heard) = listener();
-        let start = Instant::now();
-        let answer = |sent: Instant| ReceptionReport {
-            last_sender_report: (listener.wall.ntp(sent) >> 16) as u32,
-            delay: 65_536 / 2,
-            ..block(OUR_VIDEO, 0)
-        };
-        let (sound, later) = (answer(start), start + Duration::from_millis(700));
-        let impossible = answer(later);
-
-        hear(&mut listener, vec![Box::new(receiver_report(vec![impossible, block(OUR_SOUND, 0)]))], later);
-        assert_eq!(listener.round_trip.get(), RoundTrip::default().get());
-        hear(&mut listener, vec![Box::new(receiver_report(vec![sound]))], later);
-
-        assert_eq!(listener.round_trip.get().as_millis().div_ceil(10) * 10, 200);
-    }
-
-    #[test]
     fn a_flood_of_reports_is_told_about_once_a_second() {
         let (mut listener, mut heard) = listener();
         let start = Instant::now();
@@ -237,7 +197,7 @@ mod tests {
     }
 
     fn listener() -> (Listener, mpsc::Receiver<Feedback>) {
-        let (mut listener, heard, _) = Listener::new(RoundTrip::default(), WallClock::start());
+        let (mut listener, heard, _) = Listener::new();
         listener.bind_local(&stream(OUR_VIDEO, "video/H264"));
         listener.bind_local(&stream(OUR_SOUND, "audio/opus"));
         listener.bind(&stream(THEIR_VIDEO, "video/H264"));

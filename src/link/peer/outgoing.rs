@@ -36,7 +36,6 @@ impl Session {
     pub(super) async fn send(
         &self,
         channels: Vec<Channel>,
-        wall: WallClock,
         mut state: watch::Receiver<RTCPeerConnectionState>,
         mut access_units: mpsc::Receiver<Arc<Packet>>,
     ) -> Endless {
@@ -61,6 +60,7 @@ impl Session {
             _ => {}
         }
 
+        let wall = WallClock::start();
         let mut reports = interval(REPORT_INTERVAL);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -58,7 +58,6 @@ pub(super) fn advance(time: u32, at: Instant, now: Instant, rate_hz: u32) -> u32
 
 /// A wall clock that runs evenly: what the system's clock said once, and the time since. A board sets its clock from
 /// the network while it talks; a jump in one report would tear picture and sound apart.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct WallClock {
     start: Instant,
     unix: Duration,

@@ -3,7 +3,7 @@
 //! That of webrtc 0.21 asks at fixed intervals: those short enough for the room next door ask many times for what is
 //! on its way from far, those long enough for that lose pictures that one more question would have saved.
 
-use rtc::interceptor::{Attribute, AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::interceptor::{AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
     TransportLayerNack, nack_pairs_from_sequence_numbers,
 };
@@ -64,7 +64,6 @@ struct Missing {
     since: Instant,
     due: Instant,
     asked: u8,
-    asked_at: Instant,
 }
 
 /// What is missing of one stream, by sequence numbers extended to 64 bits.
@@ -77,7 +76,7 @@ struct Stream {
 
 impl Stream {
     /// A packet has come, for the first time or again.
-    fn arrived(&mut self, sequence: u16, again: bool, now: Instant, round_trip: &RoundTrip) {
+    fn arrived(&mut self, sequence: u16, now: Instant) {
         let Some(newest) = self.newest else {
             // Far enough from zero that a packet before it has a number too.
             self.newest = Some((1 << 32) + u64::from(sequence));
@@ -85,11 +84,7 @@ impl Stream {
         };
         let number = newest.wrapping_add_signed(i64::from(sequence.wrapping_sub(newest as u16) as i16));
         if number <= newest {
-            let missed = self.missing.remove(&number);
-            // Asked for more than once: nobody knows which question this answers (Karn and Partridge 1987).
-            if let Some(missed) = missed.filter(|missed| again && missed.asked == 1) {
-                round_trip.measured(now.saturating_duration_since(missed.asked_at));
-            }
+            self.missing.remove(&number);
             return;
         }
         self.newest = Some(number);
@@ -98,7 +93,7 @@ impl Stream {
             self.missing.clear();
             return;
         }
-        let missing = || Missing { since: now, due: now + OVERTAKEN, asked: 0, asked_at: now };
+        let missing = || Missing { since: now, due: now + OVERTAKEN, asked: 0 };
         self.missing.extend((newest + 1..number).map(|number| (number, missing())));
     }
 
@@ -113,14 +108,14 @@ impl Stream {
         self.missing.retain(|_, missing| missing.asked < MOST_ASKED && now < missing.since + patience);
         let due = self.missing.iter_mut().filter(|(_, missing)| missing.due <= now);
         due.map(|(number, missing)| {
-            (missing.asked, missing.asked_at, missing.due) = (missing.asked + 1, now, again);
+            (missing.asked, missing.due) = (missing.asked + 1, again);
             *number as u16
         })
         .collect()
     }
 }
 
-/// The interceptor: behind [`super::RtxUnwrap`], which marks what was sent again.
+/// The interceptor: behind [`super::RtxUnwrap`], so that it sees what was sent again.
 pub struct Asker {
     round_trip: RoundTrip,
     ssrc: u32,
@@ -149,8 +144,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Asker {
         if let Packet::Rtp(rtp) = &packet.message.packet
             && let Some(stream) = self.streams.get_mut(&rtp.header.ssrc)
         {
-            let again = packet.message.has(&Attribute::Retransmission);
-            stream.arrived(rtp.header.sequence_number, again, packet.now, &self.round_trip);
+            stream.arrived(rtp.header.sequence_number, packet.now);
         }
         self.incoming.push_back(packet);
         Ok(())
@@ -224,15 +218,15 @@ mod tests {
         assert_eq!(stream.questions(start + 11 * MS, &round_trip), [0; 0]);
         let next = stream.due().expect("it is asked for again");
         assert_eq!(stream.questions(next, &round_trip), [65_535]);
-        stream.arrived(65_535, true, next, &round_trip);
+        stream.arrived(65_535, next);
         assert_eq!(stream.due(), None);
     }
 
     #[test]
     fn who_was_only_overtaken_is_not_asked_for() {
-        let (mut stream, round_trip, start) = stream(&[7, 9]);
+        let (mut stream, _, start) = stream(&[7, 9]);
 
-        stream.arrived(8, false, start + 5 * MS, &round_trip);
+        stream.arrived(8, start + 5 * MS);
 
         assert_eq!(stream.due(), None);
     }
@@ -240,25 +234,25 @@ mod tests {
     #[test]
     fn the_next_question_waits_for_the_answer_to_the_last() {
         let (mut stream, round_trip, start) = stream(&[7, 9]);
+        round_trip.measured(200 * MS);
+
         stream.questions(start + 10 * MS, &round_trip);
-        stream.arrived(8, true, start + 210 * MS, &round_trip);
-        assert_eq!(round_trip.get(), 200 * MS);
+
+        assert_eq!(stream.due(), Some(start + 10 * MS + 250 * MS + MARGIN));
         assert_eq!(round_trip.patience(), 500 * MS);
-
-        stream.arrived(11, false, start + 300 * MS, &round_trip);
-        stream.questions(start + 310 * MS, &round_trip);
-
-        assert_eq!(stream.due(), Some(start + 310 * MS + 250 * MS + MARGIN));
     }
 
     #[test]
-    fn what_came_by_itself_after_it_was_asked_for_measures_nothing() {
-        let (mut stream, round_trip, start) = stream(&[7, 9]);
-        stream.questions(start + 10 * MS, &round_trip);
-
-        stream.arrived(8, false, start + 12 * MS, &round_trip);
-
+    fn a_longer_way_is_believed_at_once_and_a_shorter_one_slowly() {
+        let round_trip = RoundTrip::default();
         assert_eq!(round_trip.get(), UNMEASURED);
+
+        let times = [40, 240, 240, 140].map(|ms| {
+            round_trip.measured(ms * MS);
+            round_trip.get().as_millis()
+        });
+
+        assert_eq!(times, [40, 140, 190, 183]);
     }
 
     #[test]
@@ -281,7 +275,7 @@ mod tests {
     fn stream(sequences: &[u16]) -> (Stream, RoundTrip, Instant) {
         let (mut stream, round_trip, start) = (Stream::default(), RoundTrip::default(), Instant::now());
         for sequence in sequences {
-            stream.arrived(*sequence, false, start, &round_trip);
+            stream.arrived(*sequence, start);
         }
         (stream, round_trip, start)
     }
