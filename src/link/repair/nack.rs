@@ -25,8 +25,9 @@ const UNMEASURED: Duration = Duration::from_millis(50);
 const MOST_ASKED: u8 = 10;
 /// Packets missing of one stream. More: the network was away, and a keyframe is sooner than all of them.
 const MOST_MISSING: usize = 256;
-/// How long a picture waits for its missing packets, at least and at most.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(600));
+/// How long a picture waits for its missing packets, at least and at most. The keyframe that is needed without them
+/// would come a round trip later, and be of many packets.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(900));
 
 /// How long it takes from here to the other side and back, smoothed. It rises fast and falls slowly: to wait too long
 /// costs little, to give up too soon costs a keyframe. Clones share it.
@@ -42,9 +43,9 @@ impl RoundTrip {
         }
     }
 
-    /// How long it is worth to wait for a missing packet: for two questions and their answers, 200 to 600 ms.
+    /// How long it is worth to wait for a missing packet: for three questions and their answers, 200 to 900 ms.
     pub fn patience(&self) -> Duration {
-        (self.get() * 2 + Duration::from_millis(100)).clamp(PATIENCE.0, PATIENCE.1)
+        (self.get() * 3 + Duration::from_millis(100)).clamp(PATIENCE.0, PATIENCE.1)
     }
 
     /// Takes what one answer took; more than two seconds count as two.
@@ -104,7 +105,7 @@ impl Stream {
 
     /// What is to be asked for now.
     fn questions(&mut self, now: Instant, round_trip: &RoundTrip) -> Vec<u16> {
-        let (patience, again) = (round_trip.patience(), now + round_trip.get() * 5 / 4 + MARGIN);
+        let (patience, again) = (round_trip.patience(), now + round_trip.get() + MARGIN);
         self.missing.retain(|_, missing| missing.asked < MOST_ASKED && now < missing.since + patience);
         let due = self.missing.iter_mut().filter(|(_, missing)| missing.due <= now);
         due.map(|(number, missing)| {
@@ -238,8 +239,8 @@ mod tests {
 
         stream.questions(start + 10 * MS, &round_trip);
 
-        assert_eq!(stream.due(), Some(start + 10 * MS + 250 * MS + MARGIN));
-        assert_eq!(round_trip.patience(), 500 * MS);
+        assert_eq!(stream.due(), Some(start + 10 * MS + 200 * MS + MARGIN));
+        assert_eq!(round_trip.patience(), 700 * MS);
     }
 
     #[test]
