@@ -8,7 +8,7 @@ mod side;
 
 use house::{House, Kiosk};
 use parlor::config::{Camera, Config, SIMULATED};
-use parlor::demo::place;
+use parlor::demo::room::place;
 use parlor::demo::tally::{Key, Tally};
 use parlor::geometry::Size;
 use parlor::link::peer::Settings;

@@ -1,7 +1,9 @@
-//! PRETENDS: cameras, a screen, a sound card, a broker, a bad network; built always, what most tests and `parlor demo` run on.
+//! PRETENDS: cameras, a screen, a sound card, a broker, the line to it, a bad network; built always, what most tests
+//! and `parlor demo` run on.
 
 pub mod broker;
 pub mod camera;
+pub mod line;
 pub mod network;
 pub mod number;
 pub mod screen;
