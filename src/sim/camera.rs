@@ -4,7 +4,7 @@ use super::number;
 use crate::device::{self, CameraMode, Error, Kind};
 use crate::geometry::Size;
 use crate::media::frame::Frame;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,17 @@ pub struct Cable {
     plugged: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
     trouble: Arc<Mutex<Option<Kind>>>,
+    grain: Arc<AtomicU8>,
 }
 
 impl Default for Cable {
     fn default() -> Self {
-        Self { plugged: Arc::new(AtomicBool::new(true)), open: Arc::default(), trouble: Arc::default() }
+        Self {
+            plugged: Arc::new(AtomicBool::new(true)),
+            open: Arc::default(),
+            trouble: Arc::default(),
+            grain: Arc::default(),
+        }
     }
 }
 
@@ -37,6 +43,12 @@ impl Cable {
 
     fn trouble(&self) -> Option<Kind> {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how much each pixel is off by chance, 0 (at first) to 64: what makes pictures as hard to code as those of
+    /// a room in the evening.
+    pub fn set_grain(&self, grain: u8) {
+        self.grain.store(grain.min(64), Ordering::Relaxed);
     }
 
     pub(super) fn is_plugged(&self) -> bool {
@@ -119,13 +131,13 @@ impl device::Camera for Camera {
             return Err(Error { kind, operation: "capture", errno: None, target });
         }
         frame.resize(self.mode.size);
-        draw(frame, self.number, self.hue);
+        draw(frame, self.number, self.hue, self.cable.grain.load(Ordering::Relaxed));
         Ok(())
     }
 }
 
-/// A slowly turning gradient with a bar that crosses the picture once in four seconds.
-fn draw(frame: &mut Frame, number: u64, hue: u8) {
+/// A slowly turning gradient with a bar that crosses the picture once in four seconds, and grain over it.
+fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
     let (width, height) = (frame.size().width as usize, frame.size().height as usize);
     let [luma, u, v] = frame.planes_mut();
     let bar = number as usize * width / 120 % width;
@@ -134,6 +146,17 @@ fn draw(frame: &mut Frame, number: u64, hue: u8) {
             *pixel = (70 + x * 60 / width + y * 60 / height) as u8;
         }
         row[bar..(bar + width / 40).min(width)].fill(200);
+    }
+    if grain > 0 {
+        let mut chance = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        for pixels in luma.chunks_mut(8) {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            for (pixel, byte) in pixels.iter_mut().zip(chance.to_le_bytes()) {
+                *pixel += ((u16::from(byte) * u16::from(grain)) >> 8) as u8;
+            }
+        }
     }
     let angle = f32::from(hue) / 256.0 * std::f32::consts::TAU;
     for (plane, lean) in [(u, angle.cos()), (v, angle.sin())] {
