@@ -386,9 +386,9 @@ mod tests {
     fn as_many_are_lost_as_was_said_and_always_the_same() {
         let lossy = Conditions { loss_percent: 10, ..Default::default() };
 
-        let (once, again) = (travel(&lossy, 10_000), travel(&lossy, 10_000));
+        let (once, again) = (travel(&lossy, 2_000), travel(&lossy, 2_000));
 
-        assert!((8_700..9_300).contains(&once.len()), "{}", once.len());
+        assert!((1_740..1_860).contains(&once.len()), "{}", once.len());
         assert_eq!(once, again);
         assert!(travel(&Conditions { cut: true, ..Default::default() }, 100).is_empty());
     }
