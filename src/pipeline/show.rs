@@ -152,6 +152,9 @@ pub fn show(
             stage.work.add(waits.unwrap_or_else(|| clock.mono()) - last);
             works();
             measure(&panes, clock.mono());
+        } else {
+            // It is asked even when nothing moves: it may have been taken away or changed.
+            screen.present(&canvas, &[]).map_err(screen_failure)?;
         }
         everything = false;
         for answer in lock(&stage.snapshots).drain(..) {
