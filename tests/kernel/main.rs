@@ -7,6 +7,8 @@
 mod bed;
 mod camera;
 mod daemon;
+mod faults;
+mod house;
 mod screen;
 mod sound;
 #[path = "../support/mod.rs"]
