@@ -4,29 +4,29 @@
 mod figures;
 mod mouth;
 mod page;
+pub mod room;
 mod tally;
 
-use crate::config::{self, Config};
 use crate::device;
-use crate::geometry::{Fit, Rect, Rotation, Size};
-use crate::kiosk::{self, End};
+use crate::geometry::Size;
 use crate::link::mqtt::{self, MqttEvent};
-use crate::machine::{self, Simulation};
+use crate::machine::Simulation;
 use crate::media::canvas::PixelLayout;
 use crate::media::snapshot::Picture;
-use crate::room::message::{MemberId, Subscription};
-use crate::room::{Position, Publication};
+use crate::room::Publication;
+use crate::room::message::Subscription;
 use crate::sim::broker::{self, Broker};
 use crate::sim::speech::Speech;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use room::{Real, SimKiosk, configuration, place, retained};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tally::{Count, Tally};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// How the demo is shown.
@@ -126,25 +126,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
 /// The running room.
 pub struct Demo {
     broker: Broker,
-    kiosks: Vec<DemoKiosk>,
+    kiosks: Vec<SimKiosk>,
     publish: mpsc::Sender<Publication>,
     control: JoinHandle<()>,
     tally: Tally,
-}
-
-/// What the machine has.
-#[derive(Default)]
-struct Real {
-    /// Front and back.
-    cameras: Vec<String>,
-    sound: bool,
-}
-
-struct DemoKiosk {
-    id: MemberId,
-    simulation: Simulation,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Demo {
@@ -158,8 +143,10 @@ impl Demo {
         let mut kiosks = Vec::new();
         let mut real = real;
         for (turn, (id, _)) in (0..).zip(MEMBERS) {
-            let kiosk = DemoKiosk::start(configuration(id, broker.port, screen, &real));
-            kiosk.talk(turn);
+            let config = configuration(id, broker.port, screen, (CAMERA, RATE_HZ), &real);
+            let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
+            let kiosk = SimKiosk::start(config, simulation);
+            talk(&kiosk, turn);
             kiosks.push(kiosk);
             real = Real::default();
         }
@@ -289,36 +276,15 @@ impl Demo {
     }
 }
 
-impl DemoKiosk {
-    fn start(config: Config) -> Self {
-        let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
-        let devices = machine::devices(&config, &simulation);
-        let (id, (stop, stopped)) = (config.id.clone(), watch::channel(false));
-        let task = tokio::spawn(async move {
-            loop {
-                let mut stopped = stopped.clone();
-                let stop = async move {
-                    // A demo that is gone stops its kiosks too.
-                    let _ = stopped.wait_for(|stop| *stop).await;
-                };
-                if kiosk::run(config.clone(), devices.clone(), stop).await? == End::Stopped {
-                    return Ok(());
-                }
-            }
-        });
-        Self { id, simulation, stop, task }
-    }
-
-    /// Lets its guest talk when it is its turn. Real microphones do not hear it.
-    fn talk(&self, turn: u32) {
-        let (begun, mut speech) = (Instant::now(), Speech::new(110.0 + 35.0 * turn as f32));
-        self.simulation.air.speak(move |block, at| {
-            let turns = at.saturating_duration_since(begun).as_millis() / TURN.as_millis();
-            if turns % MEMBERS.len() as u128 == u128::from(turn) {
-                speech.talk(block);
-            }
-        });
-    }
+/// Lets a kiosk's guest talk when it is its turn. Real microphones do not hear it.
+fn talk(kiosk: &SimKiosk, turn: u32) {
+    let (begun, mut speech) = (Instant::now(), Speech::new(110.0 + 35.0 * turn as f32));
+    kiosk.simulation.air.speak(move |block, at| {
+        let turns = at.saturating_duration_since(begun).as_millis() / TURN.as_millis();
+        if turns % MEMBERS.len() as u128 == u128::from(turn) {
+            speech.talk(block);
+        }
+    });
 }
 
 /// What was seen of each tile, by kiosk and member: new pictures a second.
@@ -367,38 +333,6 @@ fn real_cameras() -> Vec<String> {
     found.map(|camera| camera.path.to_string_lossy().into_owned()).take(2).collect()
 }
 
-fn configuration(id: &str, broker_port: u16, screen: Size, real: &Real) -> Config {
-    let camera = |device: &str| config::Camera::upright(device, CAMERA, RATE_HZ);
-    let [front, back] =
-        [0, 1].map(|index| camera(real.cameras.get(index).map_or(config::SIMULATED, String::as_str)));
-    let pcm = if real.sound { config::DEFAULT_PCM } else { config::SIMULATED };
-    let font = FONTS.iter().map(PathBuf::from).find(|font| font.exists());
-    Config {
-        id: MemberId::parse(id).expect("the names above are ids"),
-        prefix: "parlor/1".into(),
-        broker: config::Broker::plain("127.0.0.1", broker_port),
-        cameras: BTreeMap::from([(Position::Front, front), (Position::Back, back)]),
-        screen: config::Screen {
-            device: config::SIMULATED.into(),
-            rotation: Rotation::None,
-            flip: false,
-            width: screen.width,
-            height: screen.height,
-            font,
-        },
-        sound: config::Sound { microphone: pcm.into(), speaker: pcm.into(), ..Default::default() },
-        authorize: config::Authorize::default(),
-        room: config::Room::default(),
-        link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
-    }
-}
-
-/// Where Debian puts fonts that have Chinese; the built-in one serves where there is none.
-const FONTS: [&str; 2] = [
-    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
-];
-
 /// Hears what the kiosks report and tells the tally where the tiles are.
 async fn follow(mut events: mpsc::Receiver<MqttEvent>, tally: Tally) {
     while let Some(event) = events.recv().await {
@@ -408,25 +342,6 @@ async fn follow(mut events: mpsc::Receiver<MqttEvent>, tally: Tally) {
         for (member, area, fit) in reported["tiles"].as_array().into_iter().flatten().filter_map(place) {
             tally.place((kiosk.to_owned(), member), (area, fit));
         }
-    }
-}
-
-/// A tile of `reported`: whose, where, and how it is fitted.
-fn place(tile: &Value) -> Option<(String, Rect, Fit)> {
-    let side = |index: usize| tile["area"][index].as_u64().and_then(|side| u32::try_from(side).ok());
-    let area = Rect::new(side(0)?, side(1)?, side(2)?, side(3)?);
-    let fit = serde_json::from_value(tile["object-fit"].clone()).ok()?;
-    Some((tile["openid"].as_str()?.to_owned(), area, fit))
-}
-
-fn retained(topic: &str, document: Value) -> Publication {
-    Publication {
-        topic: topic.into(),
-        payload: document.to_string().into(),
-        retained: true,
-        qos: 1,
-        expiry_s: None,
-        correlation: None,
     }
 }
 

@@ -38,6 +38,7 @@ use health::Health;
 use peers::{Flows, Peers};
 use serde_json::json;
 use stats::Stats;
+pub use stats::resident_kib;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;

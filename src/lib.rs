@@ -11,11 +11,11 @@
 //! | [`media`] | TRANSFORMS: bytes into bytes; pictures, sound, codecs, compositing, text |
 //! | [`device`] | TOUCHES: cameras (V4L2), the screen (fbdev), the console, sound cards (ALSA) |
 //! | [`link`] | TALKS: MQTT with the broker, WebRTC with the members |
-//! | [`sim`] | PRETENDS: cameras, a screen, a sound card, a broker; always built |
+//! | [`sim`] | PRETENDS: cameras, a screen, a sound card, a broker, the line to it; always built |
 //! | [`kiosk`] | CONTROL PLANE: event → [`room::Room`] → commands → carried out |
 //! | [`pipeline`] | DATA PLANE: what each thread does with a picture or a sound |
 //! | [`supervise`] | keeps a session alive; an error or a panic becomes a fault |
-//! | [`machine`], [`demo`], [`ctl`] | choose the devices; a room in one process; the operator's hand |
+//! | [`machine`], [`demo`], [`soak`], [`ctl`] | choose the devices; a room in one process; the same, shaken; the operator's hand |
 //! | [`geometry`], [`mailbox`], [`secret`], [`clock`], [`config`] | what all of them stand on |
 //!
 //! Read this page, [`kiosk`], [`room`] and [`pipeline`], in this order: then you have seen the whole.
@@ -26,7 +26,7 @@
 //!
 //! | level | who | knows |
 //! |---|---|---|
-//! | 5 | `main`, `demo`, `ctl`, `machine` | kiosk, config; `device` or `sim`: they choose |
+//! | 5 | `main`, `soak`, `demo`, `ctl`, `machine` | kiosk, config; `device` or `sim`: they choose |
 //! | 4 | `kiosk` | everyone below |
 //! | 3 | `pipeline`, `sim` | device (traits), media, mailbox, geometry, clock, room's words, supervise |
 //! | 2 | `device`, `link`, `supervise`, `config`, `clock` | device: media, geometry · link: media, room's words · the others: room |
@@ -56,4 +56,5 @@ pub mod pipeline;
 pub mod room;
 pub mod secret;
 pub mod sim;
+pub mod soak;
 pub mod supervise;

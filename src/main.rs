@@ -1,4 +1,4 @@
-//! Arguments, log, configuration; then the kiosk, the demo, or the operator's hand.
+//! Arguments, log, configuration; then the kiosk, the demo, the soak, or the operator's hand.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -7,7 +7,7 @@ use parlor::device::console;
 use parlor::kiosk::End;
 use parlor::machine::Simulation;
 use parlor::media::canvas::PixelLayout;
-use parlor::{ctl, demo, kiosk, machine};
+use parlor::{ctl, demo, kiosk, machine, soak};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,6 +34,14 @@ enum Task {
     },
     /// Shows a room of four simulated kiosks: no broker, camera or screen needed.
     Demo(demo::Options),
+    /// Shakes a room of simulated kiosks at random for minutes or days and looks after each step whether all is well.
+    Soak(soak::Options),
+    /// The broker of a soak, in a process of its own.
+    #[command(hide = true)]
+    Broker {
+        #[arg(long)]
+        port: u16,
+    },
     /// Controls kiosks through the broker.
     Ctl(Box<ctl::Args>),
     /// Gives the text console back after a crash; the systemd unit calls it.
@@ -49,6 +57,8 @@ async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Run { config, check } => run(config, check).await,
         Task::Demo(options) => demo::run(options, stopped()).await,
+        Task::Soak(options) => soak::run(options, stopped()).await,
+        Task::Broker { port } => soak::serve(port),
         Task::Ctl(args) => ctl::run(*args).await.map(|()| ExitCode::SUCCESS),
         Task::RestoreConsole => restore_console(),
     };

@@ -31,7 +31,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("machine",   &["geometry", "room", "media", "config", "device", "sim", "kiosk"]),
     ("ctl",       &["geometry", "secret", "room", "config", "link"]),
     ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
-    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "ctl"]),
+    ("soak",      &["geometry", "room", "media", "config", "link", "sim", "kiosk", "machine", "demo"]),
+    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "ctl"]),
 ];
 
 /// Those who know a device by its trait, not by its driver.

@@ -6,9 +6,10 @@
 mod side;
 
 use parlor::link::peer::{Clocks, Peer, Sinks};
+use parlor::room::fault::Code;
 use parlor::room::{PeerEvent, Role};
 use proptest::prelude::*;
-use side::{CHROMIUM, Camera, LIMIT, Network, Side, connect, introduce, settings};
+use side::{CHROMIUM, Camera, LIMIT, Network, Side, connect, connect_with, introduce, settings};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
@@ -49,6 +50,45 @@ async fn who_connects_is_given_a_keyframe_first() {
 
     assert_eq!(right.unit().await, *keyframe);
     assert_eq!(right.unit().await, *delta_after);
+}
+
+#[tokio::test]
+async fn pictures_without_a_keyframe_are_said_and_so_is_the_first_one() {
+    let _alone = ALONE.lock().await;
+    let (left, mut right) = connect(None).await;
+    let mut camera = Camera::new(5);
+    left.peer.send(&camera.keyframe());
+    right.unit().await;
+
+    // What follows is of another stream, whose beginning nobody has.
+    right.peer.ask_for_keyframe();
+    let sender = async {
+        loop {
+            // The encoder makes one by itself where much has changed.
+            let unit = camera.shoot();
+            assert!(unit.keyframe || left.peer.send(&unit));
+            tokio::time::sleep(Duration::from_millis(33)).await;
+        }
+    };
+    tokio::select! {
+        () = sender => {}
+        unseen = right.unseen(true) => assert_eq!(unseen.unwrap().0, Code::NoKeyframe),
+    }
+    // The encoder may have spent its bits, and leave one out.
+    while !left.peer.send(&camera.keyframe()) || right.units.is_empty() {
+        while right.units.try_recv().is_ok() {}
+        tokio::time::sleep(Duration::from_millis(33)).await;
+    }
+    right.unseen(false).await;
+}
+
+#[tokio::test]
+async fn video_of_another_codec_is_named() {
+    let _alone = ALONE.lock().await;
+    let foreign = |offer: String| offer.replace("H264/90000", "H265/90000");
+    let (_left, mut right) = connect_with(None, foreign, |answer| answer).await;
+
+    assert_eq!(right.unseen(true).await, Some((Code::CodecMismatch, "only H265 is offered".into())));
 }
 
 #[tokio::test]

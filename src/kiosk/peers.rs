@@ -5,7 +5,7 @@ use crate::media::lip_sync::{LipSync, SenderTime};
 use crate::media::sound::SoundPacket;
 use crate::pipeline::sound::Sound;
 use crate::pipeline::{Decoders, Fanout, Stage, Video};
-use crate::room::fault::{Fault, Part};
+use crate::room::fault::{Cause, Fault, Part};
 use crate::room::message::{MemberId, SessionId};
 use crate::room::{Event, PeerEvent, Role};
 use crate::supervise::Failure;
@@ -166,6 +166,12 @@ impl Herald {
             match report {
                 Some(Report::State(event)) => self.state(event).await,
                 Some(Report::KeyframeWanted) => self.fanout.want_keyframe(),
+                Some(Report::Unseen(code, why)) => {
+                    let target = Some(self.member.to_string());
+                    let cause = Cause { op: "receive".into(), errno: Some(why), target };
+                    self.trouble(Some(Failure { code, cause })).await;
+                }
+                Some(Report::Seen) => self.trouble(None).await,
                 Some(Report::SoundLoss(percent)) => self.sound.lost(&self.member, percent),
                 Some(Report::SenderTime { kind, ntp, rtp }) => {
                     let mut lip_sync = self.video.lip_sync.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,6 +183,11 @@ impl Herald {
                 None => return,
             }
         }
+    }
+
+    async fn trouble(&self, trouble: Option<Failure>) {
+        // When the kiosk ends nobody listens.
+        let _ = self.tell.send(verdict(&Part::Tile(self.member.clone()), trouble)).await;
     }
 
     async fn state(&self, event: PeerEvent) {

@@ -129,8 +129,8 @@ fn cpu_time() -> Duration {
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
-/// Resident memory (`/proc/self/status`, VmRSS).
-fn resident_kib() -> u64 {
+/// Resident memory of this process in KiB (`/proc/self/status`, VmRSS); 0 where that cannot be read.
+pub fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)

@@ -16,6 +16,7 @@ mod time;
 
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
+use crate::room::fault::Code;
 use crate::room::{PeerEvent, Role};
 use crate::secret::Secret;
 use anyhow::{Context, bail, ensure};
@@ -81,6 +82,10 @@ pub enum Report {
     State(PeerEvent),
     /// The other side asks for a keyframe (PLI or FIR), or has just connected and needs one.
     KeyframeWanted,
+    /// Why nothing can be seen of the other side although it is connected, in words.
+    Unseen(Code, String),
+    /// What was in the way is so no more.
+    Seen,
     /// How much of our sound the other side has lost lately, in percent; about once a second at most.
     SoundLoss(u8),
     /// What the other side sends of this kind was captured at `ntp` if its RTP time is `rtp` (RFC 3550, section
@@ -317,6 +322,7 @@ impl Session {
                 ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
                 let wanted = [Kind::Video, Kind::Sound].into_iter().filter(|kind| kind.is_wanted(&sdp));
                 let wanted: Vec<_> = wanted.collect();
+                self.name_foreign(&sdp);
                 let offer = RTCSessionDescription::offer(sdp.clone()).context("read the offer")?;
                 self.connection.set_remote_description(offer).await.context("apply the offer")?;
                 // Only after the offer: webrtc then pairs it with the offered section.
@@ -364,6 +370,7 @@ impl Session {
                     Remote::Answer(_) if described => debug!("a second answer"),
                     Remote::Answer(sdp) => {
                         ensure!(sdp.len() <= SDP_LIMIT, "an answer of {} bytes", sdp.len());
+                        self.name_foreign(&sdp);
                         let answer = RTCSessionDescription::answer(sdp).context("read the answer")?;
                         self.connection.set_remote_description(answer).await.context("apply the answer")?;
                         described = true;
@@ -445,6 +452,18 @@ impl Session {
     async fn report(&self, event: PeerEvent) {
         // An error means that nobody listens any more; then this task is about to be closed.
         let _ = self.reports.send(Report::State(event)).await;
+    }
+
+    /// Says what the other side has instead of our video.
+    fn name_foreign(&self, sdp: &str) {
+        if let Some(why) = kind::foreign_video(sdp) {
+            self.unseen(Code::CodecMismatch, why);
+        }
+    }
+
+    fn unseen(&self, code: Code, why: String) {
+        // Full: who holds the connection is far behind; the tile says that it waits.
+        let _ = self.reports.try_send(Report::Unseen(code, why));
     }
 
     fn want_keyframe(&self) {

@@ -367,7 +367,10 @@ impl Room {
             self.document_heard = true;
             self.absent_at = None;
             let pointer = refusal.pointer.clone().unwrap_or_default();
-            self.broken = Some(Rejected { pointer, code: refusal.code });
+            let before = self.broken.replace(Rejected { pointer, code: refusal.code });
+            if let Some(before) = before.filter(|before| before.code != refusal.code) {
+                self.heal_document(before.code, now);
+            }
             return self.raise(found, refusal.pointer, now);
         }
         let room = self.room_name();

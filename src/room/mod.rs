@@ -7,7 +7,7 @@
 //! ```
 
 pub mod budget;
-mod clock;
+pub mod clock;
 mod decide;
 pub mod document;
 pub mod fault;

@@ -5,18 +5,19 @@ use crate::device::{self, CameraMode, Error, Kind};
 use crate::geometry::Size;
 use crate::media::frame::Frame;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The cable of a simulated camera.
+/// The cable of a simulated device.
 #[derive(Clone, Debug)]
 pub struct Cable {
     plugged: Arc<AtomicBool>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Default for Cable {
     fn default() -> Self {
-        Self { plugged: Arc::new(AtomicBool::new(true)) }
+        Self { plugged: Arc::new(AtomicBool::new(true)), open: Arc::default() }
     }
 }
 
@@ -28,12 +29,32 @@ impl Cable {
     pub(super) fn is_plugged(&self) -> bool {
         self.plugged.load(Ordering::Relaxed)
     }
+
+    /// Whether the device at its end is open.
+    pub fn is_in_use(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn take(&self) -> InUse {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        InUse(self.open.clone())
+    }
+}
+
+/// An open device.
+pub(super) struct InUse(Arc<AtomicUsize>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A simulated camera.
 pub struct Camera {
     mode: CameraMode,
     cable: Cable,
+    _in_use: InUse,
     hue: u8,
     start: Instant,
     number: u64,
@@ -50,7 +71,7 @@ impl Camera {
             return Err(Error { kind: Kind::NotFound, operation: "open", errno: None, target: name });
         }
         let mode = CameraMode { name, fourcc: *b"YU12", size, rate_hz: f64::from(rate_hz) };
-        Ok(Self { mode, cable, hue, start: Instant::now(), number: 0 })
+        Ok(Self { mode, _in_use: cable.take(), cable, hue, start: Instant::now(), number: 0 })
     }
 }
 

@@ -1,7 +1,8 @@
-//! PRETENDS: cameras, a screen, a sound card, a broker; built always, what most tests and `parlor demo` run on.
+//! PRETENDS: cameras, a screen, a sound card, a broker, the line to it; built always, what most tests and `parlor demo` run on.
 
 pub mod broker;
 pub mod camera;
+pub mod line;
 pub mod number;
 pub mod screen;
 pub mod sound;

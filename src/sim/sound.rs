@@ -1,7 +1,7 @@
 //! A sound card that is not there: what is said into its microphone is made by the program, what its speaker plays can
 //! be listened to, and both can be unplugged.
 
-use super::camera::Cable;
+use super::camera::{Cable, InUse};
 use crate::device::{self, Error, Kind, SoundMode};
 use crate::media::sound::{BLOCK, Block, RATE_HZ, SILENCE};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +65,7 @@ fn keep_pace(next: &mut Instant) -> u64 {
 pub struct Microphone {
     mode: SoundMode,
     air: Air,
+    _in_use: InUse,
     /// When the next block is whole.
     next: Instant,
     overruns: u64,
@@ -75,7 +76,7 @@ impl Microphone {
     /// [`Kind::NotFound`] while the cable is out.
     pub fn open(air: Air) -> Result<Self, Error> {
         let mode = open("sim-microphone", &air.microphone)?;
-        Ok(Self { mode, air, next: Instant::now() + PERIOD, overruns: 0 })
+        Ok(Self { mode, _in_use: air.microphone.take(), air, next: Instant::now() + PERIOD, overruns: 0 })
     }
 }
 
@@ -108,6 +109,7 @@ impl device::Microphone for Microphone {
 pub struct Speaker {
     mode: SoundMode,
     air: Air,
+    _in_use: InUse,
     /// When the next block leaves it.
     next: Instant,
     underruns: u64,
@@ -118,7 +120,7 @@ impl Speaker {
     /// [`Kind::NotFound`] while the cable is out.
     pub fn open(air: Air) -> Result<Self, Error> {
         let mode = open("sim-speaker", &air.speaker)?;
-        Ok(Self { mode, air, next: Instant::now(), underruns: 0 })
+        Ok(Self { mode, _in_use: air.speaker.take(), air, next: Instant::now(), underruns: 0 })
     }
 }
 

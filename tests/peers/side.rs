@@ -9,6 +9,7 @@ use openh264::formats::YUVBuffer;
 use parlor::link::peer::{Clocks, Kind, Peer, Report, Settings, Sinks};
 use parlor::media::Packet;
 use parlor::media::sound::SoundPacket;
+use parlor::room::fault::Code;
 use parlor::room::{PeerEvent, Role};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ pub struct Side {
     pub sounds: mpsc::Receiver<SoundPacket>,
     /// A keyframe was wanted while the test waited for something else.
     wanted: bool,
+    /// Why nothing is seen of the other side.
+    unseen: Option<(Code, String)>,
     /// Losses of this side's sound that were reported, in percent, in the meantime.
     losses: VecDeque<u8>,
     /// Times that the other side has reported in the meantime.
@@ -79,6 +82,7 @@ impl Side {
             units,
             sounds,
             wanted: false,
+            unseen: None,
             losses: VecDeque::new(),
             times: VecDeque::new(),
             offered,
@@ -139,6 +143,8 @@ impl Side {
         match report {
             Report::State(event) => return Some(event),
             Report::KeyframeWanted => self.wanted = true,
+            Report::Unseen(code, why) => self.unseen = Some((code, why)),
+            Report::Seen => self.unseen = None,
             Report::SoundLoss(percent) => self.losses.push_back(percent),
             Report::SenderTime { kind, ntp, rtp } => self.times.push_back(Time { kind, ntp, rtp }),
         }
@@ -168,6 +174,15 @@ impl Side {
                 return reason;
             }
         }
+    }
+
+    /// Waits until something is in the way of the other side's video, or until nothing is any more.
+    pub async fn unseen(&mut self, is: bool) -> Option<(Code, String)> {
+        while self.unseen.is_some() != is {
+            let report = self.report().await;
+            self.note(report);
+        }
+        self.unseen.clone()
     }
 
     pub async fn keyframe_wanted(&mut self) {

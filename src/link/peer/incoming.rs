@@ -1,8 +1,9 @@
 //! What arrives: pictures put together, sound as it comes.
 
 use super::sound::{level_id, unpack};
-use super::{Endless, Session, Sink, SoundSink, at, short};
+use super::{Endless, Report, Session, Sink, SoundSink, at, short};
 use crate::media::assemble::Assembler;
+use crate::room::fault::Code;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpReceiveParameters, RtpCodecKind};
@@ -15,6 +16,8 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 /// How long a picture waits for its missing packets: two or three NACK rounds.
 const REPAIR_TIME: Duration = Duration::from_millis(200);
+/// How long a keyframe is asked for in vain, while packets come, until that is said.
+const KEYFRAME_LIMIT: Duration = Duration::from_secs(3);
 /// Between two PLIs.
 const PLI_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -32,6 +35,8 @@ impl Session {
         let mut wanted = false;
         let mut dropping = false;
         let mut next_pli = started;
+        // Since when a keyframe is asked for, whether anything came since it was last, and whether that was said.
+        let (mut lacking, mut arrived, mut said) = (None, false, false);
 
         loop {
             let needed = wanted || assembler.needs_keyframe();
@@ -43,6 +48,7 @@ impl Session {
                         let now = started.elapsed();
                         let (sequence, time) = (header.sequence_number, header.timestamp);
                         assembler.push(sequence, time, header.marker, packet.payload, now);
+                        arrived = true;
                     }
                     Some(_) => {}
                     None => std::future::pending().await,
@@ -51,12 +57,20 @@ impl Session {
                 () = at(repair) => {}
                 () = at(needed.then_some(next_pli)) => {
                     self.ask(&*track).await;
-                    next_pli = Instant::now() + PLI_INTERVAL;
+                    let now = Instant::now();
+                    next_pli = now + PLI_INTERVAL;
+                    let long = now - *lacking.get_or_insert(now) >= KEYFRAME_LIMIT;
+                    if std::mem::take(&mut arrived) && long && !std::mem::replace(&mut said, true) {
+                        self.unseen(Code::NoKeyframe, format!("none in {KEYFRAME_LIMIT:?}"));
+                    }
                 }
             }
             while let Some(packet) = assembler.pop(started.elapsed()) {
                 if packet.keyframe {
-                    (wanted, dropping) = (false, false);
+                    (wanted, dropping, lacking) = (false, false, None);
+                    if std::mem::take(&mut said) {
+                        let _ = self.reports.try_send(Report::Seen);
+                    }
                 }
                 if !dropping && !sink(packet) {
                     (wanted, dropping) = (true, true);

@@ -15,31 +15,71 @@ impl Kind {
             Self::Video => ("video", "H264/90000"),
             Self::Sound => ("audio", "opus/48000/2"),
         };
-        sdp.split("\nm=").skip(1).any(|section| {
-            let mut words = section.split_ascii_whitespace();
-            let is_media = words.next() == Some(media);
-            let has_port = words.next() != Some("0");
-            let mut lines = section.lines().map(str::trim_end);
-            let says = |text| lines.clone().any(|line| line == text);
-            // Port 0 rejects a section (RFC 3264, section 6), except where it only means "bundled" (RFC 9143, section 6).
-            let lives = has_port || says("a=bundle-only");
-            let receives = !says("a=sendonly") && !says("a=inactive");
-            let knows = lines.any(|line| {
-                let map = line.strip_prefix("a=rtpmap:").and_then(|map| map.split_once(' '));
-                map.is_some_and(|(_, name)| name.eq_ignore_ascii_case(codec))
-            });
-            is_media && lives && receives && knows
+        sections(sdp).any(|section| {
+            let receives = !section.says("a=sendonly") && !section.says("a=inactive");
+            section.media == media && section.lives() && receives && section.knows(codec)
         })
+    }
+}
+
+/// What the writer of this SDP has instead of our video, in words; `None` if it has ours, or sends none.
+pub(super) fn foreign_video(sdp: &str) -> Option<String> {
+    let section = sections(sdp).find(|section| section.media == "video")?;
+    if !section.lives() {
+        return Some("H.264 is refused".into());
+    }
+    let sends = !section.says("a=recvonly") && !section.says("a=inactive");
+    // Retransmissions and redundancy are no codecs of pictures.
+    let codecs = section.codecs().map(|name| name.split('/').next().unwrap_or_default());
+    let codecs = codecs.filter(|name| !["rtx", "red", "ulpfec", "flexfec-03"].contains(name));
+    // What a stranger writes is kept short.
+    let codecs = codecs.filter(|name| name.len() <= 16).take(4).collect::<Vec<_>>();
+    (sends && !section.knows("H264/90000")).then(|| format!("only {} is offered", codecs.join(", ")))
+}
+
+/// A media section of an SDP.
+struct Section<'a> {
+    media: &'a str,
+    port: &'a str,
+    text: &'a str,
+}
+
+fn sections(sdp: &str) -> impl Iterator<Item = Section<'_>> {
+    sdp.split("\nm=").skip(1).map(|text| {
+        let mut words = text.split_ascii_whitespace();
+        let (media, port) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        Section { media, port, text }
+    })
+}
+
+impl<'a> Section<'a> {
+    fn lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.text.lines().map(str::trim_end)
+    }
+
+    fn says(&self, line: &str) -> bool {
+        self.lines().any(|own| own == line)
+    }
+
+    /// Port 0 rejects a section (RFC 3264, section 6), except where it only means "bundled" (RFC 9143, section 6).
+    fn lives(&self) -> bool {
+        self.port != "0" || self.says("a=bundle-only")
+    }
+
+    fn codecs(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let maps = self.lines().filter_map(|line| line.strip_prefix("a=rtpmap:"));
+        maps.filter_map(|map| map.split_once(' ')).map(|(_, name)| name)
+    }
+
+    fn knows(&self, codec: &str) -> bool {
+        self.codecs().any(|name| name.eq_ignore_ascii_case(codec))
     }
 }
 
 /// Whether the section `mid` of this SDP is for nobody's media.
 pub(super) fn is_inactive(sdp: &str, mid: &str) -> bool {
-    sdp.split("\nm=").skip(1).any(|section| {
-        let mut lines = section.lines().map(str::trim_end);
-        let is_it = lines.clone().any(|line| line.strip_prefix("a=mid:") == Some(mid));
-        is_it && lines.any(|line| line == "a=inactive")
-    })
+    let is_it = |section: &Section| section.lines().any(|line| line.strip_prefix("a=mid:") == Some(mid));
+    sections(sdp).any(|section| is_it(&section) && section.says("a=inactive"))
 }
 
 #[cfg(test)]
@@ -76,5 +116,17 @@ mod tests {
         let bundled = BOTH.replace("audio 9", "audio 0").replace("a=sendrecv", "a=bundle-only");
 
         assert!(Kind::Sound.is_wanted(&bundled));
+    }
+
+    #[test]
+    fn video_that_is_not_ours_is_named() {
+        let others = "a=rtpmap:102 H265/90000\r\na=rtpmap:103 rtx/90000\r\na=rtpmap:104 VP8/90000";
+        let foreign = BOTH.replace("a=rtpmap:102 H264/90000", others);
+
+        assert_eq!(foreign_video(&foreign).as_deref(), Some("only H265, VP8 is offered"));
+        assert_eq!(foreign_video(&BOTH.replace("video 9", "video 0")).as_deref(), Some("H.264 is refused"));
+        for fine in [BOTH.to_owned(), foreign + "a=recvonly\r\n", "v=0\r\n".into()] {
+            assert_eq!(foreign_video(&fine), None, "{fine}");
+        }
     }
 }

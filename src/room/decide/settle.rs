@@ -43,7 +43,12 @@ impl Room {
         let due = |at: Option<Duration>| at.is_some_and(|at| now.mono >= at);
         if due(self.absent_at) {
             self.absent_at = None;
+            // With the document goes what was wrong with it.
+            if let Some(broken) = self.broken.take() {
+                self.heal_document(broken.code, now);
+            }
             if self.document.is_some() {
+                self.faults.heal(&Part::Document, now);
                 self.close("document-absent", now);
                 self.document = None;
             }
@@ -75,6 +80,14 @@ impl Room {
                 let steps = peer.tick(self.online, &mut self.numbers, now.mono);
                 self.carry_out(&member, steps, now);
             }
+        }
+    }
+
+    /// What was wrong with a document that was never followed is over; not what is wrong with the one that stands.
+    pub(super) fn heal_document(&mut self, code: Code, now: Now) {
+        let standing = self.document.iter().flat_map(|document| &document.rejected);
+        if standing.into_iter().all(|rejected| rejected.code != code) {
+            self.faults.heal_if(|fault| fault.part == Part::Document && fault.code == code, now);
         }
     }
 

@@ -149,6 +149,20 @@ fn a_broken_root_leaves_the_last_good_document_standing() {
 }
 
 #[test]
+fn a_document_broken_in_another_way_is_wrong_in_that_way_alone() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+    let large = format!(r#"{{"room":"r","x":"{}"}}"#, "x".repeat(70_000));
+    document_comes(&mut room, &large, 300);
+
+    document_comes(&mut room, "{", 400);
+    let later = room.handle_timeout(at_ms(2400));
+
+    let levels = published(&later, "lobby/fault/document");
+    assert_eq!(levels.last().expect("said")["code"], "DOCUMENT_INVALID");
+}
+
+#[test]
 fn the_camera_switches_without_leaving_the_room() {
     let mut room = online("lobby");
     document_comes(&mut room, TWO, 0);
@@ -241,6 +255,22 @@ fn records_wait_for_the_broker_with_their_true_times() {
     assert_eq!(published(&back, "lobby/error")[0]["up_ms"], 2000);
     assert_eq!(published(&back, "lobby/fault/camera-front")[0]["code"], "CAMERA_GONE");
     assert_eq!(published(&back, "lobby/state")[0]["state"], "degraded");
+}
+
+#[test]
+fn with_a_document_that_is_gone_goes_what_was_wrong_with_it() {
+    let mut room = online("lobby");
+    document_comes(&mut room, TWO, 0);
+    document_comes(&mut room, "{", 300);
+    room.handle(Event::BrokerDown, at_ms(1000));
+    room.handle(Event::BrokerUp, at_ms(5000));
+
+    room.handle_timeout(at_ms(65_000));
+    let healed = room.handle_timeout(at_ms(67_000));
+
+    let stands = published(&healed, "lobby/fault/document");
+    assert_eq!(stands.last().expect("said")["code"], "ROOM_CLOSED");
+    assert_eq!(published(&healed, "lobby/state").last().expect("said")["state"], "online");
 }
 
 #[test]
