@@ -11,6 +11,7 @@ mod camera;
 mod case;
 mod network;
 mod screen;
+mod usb;
 
 use crate::bed::{BLUE, GREEN, Picture, RED, pattern};
 use crate::house::{House, tile};
@@ -34,8 +35,12 @@ const SILENT: &str = "[sound]\nmicrophone = 'none'\nspeaker = 'none'\n";
 impl House {
     /// The kiosk with the real screen and two real cameras.
     fn lobby(&mut self) {
+        self.lobby_with(FRONT);
+    }
+
+    fn lobby_with(&mut self, front: &str) {
         let lines = format!(
-            "screen.device = '/dev/fb0'\ncamera.front = {{ device = '{FRONT}', {PICTURE} }}\n\
+            "screen.device = '/dev/fb0'\ncamera.front = {{ device = '{front}', {PICTURE} }}\n\
              camera.back = {{ device = '{BACK}', {PICTURE} }}\n{SILENT}"
         );
         self.kiosk("lobby", &lines);

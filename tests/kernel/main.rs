@@ -15,3 +15,4 @@ mod sound;
 mod support;
 mod talk;
 mod unit;
+mod usb;

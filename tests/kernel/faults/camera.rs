@@ -2,7 +2,7 @@
 
 use super::case::{Case, row, seconds};
 use super::{BACK, BACK_WITHIN, FRONT, WARDS, patterns};
-use crate::bed::{GREEN, PATIENCE, RED, control};
+use crate::bed::{BLUE, GREEN, PATIENCE, RED, control};
 use crate::camera::jpeg_of;
 use crate::house::{House, tile};
 use parlor::device::camera::{Choice, open};
@@ -81,7 +81,7 @@ async fn a_camera_that_fails_is_said_with_its_cause_and_heals_while_the_others_g
 
     // vivid's unbind takes both cameras, so ward shows the one that is not the kernel's.
     house.show("ward", "back").await;
-    house.until("ward shows another", |house| !house.shows("ward", crate::bed::BLUE)).await;
+    house.until("ward shows another", |house| !house.shows("ward", BLUE)).await;
     house.all_well("front").await;
     let mut case =
         Case::new(&mut house, CAMERA, "camera's driver taken away", "vivid unbound, then bound (sysfs)")

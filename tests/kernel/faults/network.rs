@@ -44,6 +44,10 @@ async fn pictures_keep_coming_over_a_bad_network_and_come_back_after_none() {
     let seen = format!("each new picture seen within {}", seconds(longest));
     row(["pictures lost and late", "netem on UDP: 10 % loss, 100 ms delay, 20 s", "–", "–", &seen, "–"]);
     network.set(&["loss", "0%"]);
+    pattern(WARDS, BLUE);
+    house.until("ward's own colour", |house| house.shows("ward", BLUE)).await;
+    // What stalled under way is heard of by then.
+    house.listen(Duration::from_secs(2)).await;
     house.all_well("front").await;
 
     house.said.clear();
