@@ -9,8 +9,8 @@
 
 mod camera;
 mod case;
+mod display;
 mod network;
-mod screen;
 mod usb;
 
 use crate::bed::{BLUE, GREEN, Picture, RED, pattern};
