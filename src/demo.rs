@@ -5,7 +5,7 @@ mod figures;
 mod mouth;
 mod page;
 pub mod room;
-mod tally;
+pub mod tally;
 
 use crate::device;
 use crate::geometry::Size;

@@ -192,6 +192,7 @@ impl Kiosk {
             bind: config.link.bind.clone(),
             ice_servers: relays.servers(),
             relay_only: config.link.relay_only,
+            runtime: devices.network.clone(),
         };
         let clocks = Clocks::default();
         clocks.video.set(clock.instant(Duration::ZERO), 0);

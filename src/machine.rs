@@ -17,6 +17,8 @@ pub struct Simulation {
     pub front: sim::camera::Cable,
     pub back: sim::camera::Cable,
     pub air: sim::sound::Air,
+    /// `None`: the machine's own network.
+    pub network: Option<sim::network::Network>,
 }
 
 impl Simulation {
@@ -27,7 +29,7 @@ impl Simulation {
             sim::speech::Speech::new(100.0 + f32::from(hue(config.id.as_str(), Position::Front)));
         let air = sim::sound::Air::default();
         air.speak(move |block, _| talker.talk(block));
-        Self { glass, front: Default::default(), back: Default::default(), air }
+        Self { glass, front: Default::default(), back: Default::default(), air, network: None }
     }
 
     fn cable(&self, position: Position) -> sim::camera::Cable {
@@ -91,6 +93,7 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         screen: Arc::new(screen),
         microphone: Arc::new(microphone),
         speaker: Arc::new(speaker),
+        network: simulation.network.as_ref().map(sim::network::Network::runtime),
         board: Arc::new(KernelBoard::new(Path::new("/"))),
     }
 }

@@ -246,7 +246,7 @@ impl Browser {
                         self.signal(&session, "candidate", ("candidate", candidate)).await;
                     }
                     PeerEvent::Connected => return side,
-                    PeerEvent::Failed(reason) => panic!("{reason}"),
+                    PeerEvent::Interrupted(reason) | PeerEvent::Failed(reason) => panic!("{reason}"),
                 },
                 message = self.message() => {
                     if message["session"] == session {

@@ -166,6 +166,7 @@ fn between(topic: &str, payload: &[u8], sessions: &[(MemberId, SessionId)]) -> O
                 1 => PeerEvent::Answer(text),
                 2 => PeerEvent::Candidate(text),
                 3 => PeerEvent::Failed(text),
+                4 => PeerEvent::Interrupted(text),
                 _ => PeerEvent::Connected,
             };
             Event::Peer { member: member?, session: session?, event }

@@ -3,6 +3,7 @@
 use super::{Kiosk, say, send};
 use crate::config;
 use crate::device::{self, Board, Camera, Microphone, Screen, Speaker};
+use crate::link::peer;
 use crate::pipeline;
 use crate::room::fault::{Code, Part};
 use crate::room::{Event, Position, SoundUse, Use};
@@ -22,6 +23,8 @@ pub struct Devices {
     pub screen: Arc<Open<dyn Screen>>,
     pub microphone: Arc<Open<dyn Microphone>>,
     pub speaker: Arc<Open<dyn Speaker>>,
+    /// What connections get their sockets from; `None`: the kernel.
+    pub network: Option<Arc<dyn peer::Runtime>>,
     pub board: Arc<dyn Board>,
 }
 

@@ -47,8 +47,12 @@ impl Peers {
         Self { settings, flows, tell, open: BTreeMap::new(), closing: JoinSet::new() }
     }
 
-    /// Opens a connection in place of the one there is.
+    /// Opens a connection in place of the one there is; an offer in the session of that one restarts its ICE.
     pub fn open(&mut self, member: MemberId, session: SessionId, role: Role) {
+        let role = match (self.of(&member, &session), role) {
+            (Some(connection), Role::Answer(offer)) => return connection.peer.offer(offer),
+            (_, role) => role,
+        };
         self.hang_up(&member);
         let video = self.flows.stage.video(&member);
         let (reports, heard) = mpsc::channel(REPORTS);

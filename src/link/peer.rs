@@ -14,6 +14,7 @@ mod outgoing;
 mod sound;
 mod time;
 
+use crate::link::repair::RoundTrip;
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::fault::Code;
@@ -24,21 +25,23 @@ use connection::{Ears, Heard};
 use feedback::Feedback;
 pub use kind::Kind;
 use outgoing::Channel;
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 pub use time::{Clocks, RtpClock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
-    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription,
+    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription, StatsSelector,
 };
+pub use webrtc::runtime::Runtime;
 
 /// Access units between the encoder and the connection. Full: the connection is too slow, drop to a keyframe.
 const ACCESS_UNITS: usize = 8;
@@ -53,7 +56,14 @@ const CANDIDATE_LIMIT: usize = 2 * 1024;
 /// Payload of an RTP packet, in bytes: with all headers below the 1,280 that every path carries (RFC 8200).
 const PAYLOAD_LIMIT: usize = 1_160;
 /// How long a connection may be disconnected before it is given up.
-const DISCONNECTED_LIMIT: Duration = Duration::from_secs(5);
+const DISCONNECTED_LIMIT: Duration = Duration::from_secs(6);
+/// How long a disconnected connection may come back by itself, and how long each restart of ICE may take: as long as
+/// webrtc goes on asking a pair of addresses that does not answer.
+const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
+/// How long nothing at all may arrive until another way is looked for; reports come each second.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Between two looks at how far the other side is; it is asked more often.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -66,6 +76,8 @@ pub struct Settings {
     pub ice_servers: Vec<IceServer>,
     /// Whether media goes over relays only, so that members do not learn each other's addresses.
     pub relay_only: bool,
+    /// Where sockets come from; `None`: the kernel.
+    pub runtime: Option<Arc<dyn Runtime>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +131,7 @@ pub struct Peer {
 
 /// What the other side has signalled.
 enum Remote {
+    Offer(String),
     Answer(String),
     Candidate(String),
 }
@@ -164,7 +177,13 @@ impl Peer {
         Self { commands, access_units, shared, open, task }
     }
 
-    /// Applies the other side's answer. An unusable one fails the connection; a second one is ignored.
+    /// Applies another offer of the other side, which restarts ICE (RFC 8839, section 4.4.1), and answers it; the
+    /// call goes on. An unusable one fails the connection; one for the side that offers is ignored.
+    pub fn offer(&self, sdp: String) {
+        self.command(Remote::Offer(sdp));
+    }
+
+    /// Applies the other side's answer. An unusable one fails the connection; one to no offer is ignored.
     pub fn answer(&self, sdp: String) {
         self.command(Remote::Answer(sdp));
     }
@@ -239,7 +258,13 @@ async fn own(
         Err(error) => short(&error),
         Ok(opened) => {
             connection = Some(opened.clone());
-            let session = Session { connection: opened, reports: reports.clone(), shared: shared.clone() };
+            let session = Session {
+                connection: opened,
+                reports: reports.clone(),
+                shared: shared.clone(),
+                offers: matches!(role, Role::Offer),
+                restart: Notify::new(),
+            };
             // A task of its own, so that a panic over hostile SDP inside webrtc ends this connection only.
             let mut life = tokio::spawn(session.live(role, heard, inlet));
             tokio::select! {
@@ -276,6 +301,10 @@ struct Session {
     connection: Arc<dyn PeerConnection>,
     reports: mpsc::Sender<Report>,
     shared: Arc<Shared>,
+    /// Whether every offer of this connection is ours.
+    offers: bool,
+    /// The way to the other side is lost: look for another one.
+    restart: Notify,
 }
 
 /// A part of the session that ends only by an error.
@@ -284,7 +313,6 @@ type Endless = anyhow::Result<Infallible>;
 impl Session {
     /// Lives until something fails, and says what.
     async fn live(self, role: Role, heard: Heard, inlet: Inlet) -> anyhow::Error {
-        let described = matches!(role, Role::Answer(_));
         let channels = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
             Ok(Ok(channels)) => channels,
             Ok(Err(error)) => return error,
@@ -293,12 +321,14 @@ impl Session {
         // None of them ends; the order is that in which they look whether there is something to do: sound first.
         let end = tokio::select! {
             biased;
-            end = self.signal(described, heard.candidates, inlet.remote) => end,
+            end = self.signal(heard.candidates, inlet.remote) => end,
             end = self.watch(heard.state.clone()) => end,
+            end = self.feel(&heard.pulse) => end,
+            end = self.measure(&heard.round_trip) => end,
             end = self.pass_on(heard.feedback) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
-            end = self.receive_video(heard.video, inlet.sinks.video) => end,
+            end = self.receive_video(heard.video, &heard.round_trip, inlet.sinks.video) => end,
         };
         match end {
             Err(error) => error,
@@ -313,10 +343,7 @@ impl Session {
                 for kind in [Kind::Video, Kind::Sound] {
                     channels.push(self.channel(kind).await?);
                 }
-                let offer = self.connection.create_offer(None).await.context("make an offer")?;
-                let sdp = offer.sdp.clone();
-                self.connection.set_local_description(offer).await.context("apply our offer")?;
-                self.report(PeerEvent::Offer(sdp)).await;
+                self.offer(None).await?;
             }
             Role::Answer(sdp) => {
                 ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
@@ -337,10 +364,7 @@ impl Session {
                         inactive.await.context("keep out of an inactive section")?;
                     }
                 }
-                let answer = self.connection.create_answer(None).await.context("make an answer")?;
-                let sdp = answer.sdp.clone();
-                self.connection.set_local_description(answer).await.context("apply our answer")?;
-                self.report(PeerEvent::Answer(sdp)).await;
+                self.answer().await?;
             }
         }
         Ok(channels)
@@ -355,18 +379,20 @@ impl Session {
     }
 
     /// Carries candidates out, and what the other side has signalled in.
-    async fn signal(
-        &self,
-        mut described: bool,
-        mut local: mpsc::Receiver<String>,
-        mut remote: mpsc::Receiver<Remote>,
-    ) -> Endless {
+    async fn signal(&self, mut local: mpsc::Receiver<String>, mut remote: mpsc::Receiver<Remote>) -> Endless {
+        // An offer of ours waits for its answer until then.
+        let mut described = !self.offers;
         let mut early = Vec::new();
         let mut taken = 0;
         loop {
             tokio::select! {
                 Some(candidate) = local.recv() => self.report(PeerEvent::Candidate(candidate)).await,
                 Some(message) = remote.recv() => match message {
+                    Remote::Offer(_) if self.offers => debug!("an offer from who is to answer"),
+                    Remote::Offer(sdp) => {
+                        taken = 0;
+                        self.renew(sdp).await?;
+                    }
                     Remote::Answer(_) if described => debug!("a second answer"),
                     Remote::Answer(sdp) => {
                         ensure!(sdp.len() <= SDP_LIMIT, "an answer of {} bytes", sdp.len());
@@ -387,9 +413,41 @@ impl Session {
                         }
                     }
                 },
+                // Only one offer at a time: whose answer would it be?
+                () = self.restart.notified(), if self.offers && described => {
+                    debug!("ICE restart");
+                    (described, taken) = (false, 0);
+                    self.offer(Some(RTCOfferOptions { ice_restart: true })).await?;
+                }
                 else => std::future::pending().await,
             }
         }
+    }
+
+    /// Makes an offer.
+    async fn offer(&self, options: Option<RTCOfferOptions>) -> anyhow::Result<()> {
+        let offer = self.connection.create_offer(options).await.context("make an offer")?;
+        let sdp = offer.sdp.clone();
+        self.connection.set_local_description(offer).await.context("apply our offer")?;
+        self.report(PeerEvent::Offer(sdp)).await;
+        Ok(())
+    }
+
+    /// Makes an answer.
+    async fn answer(&self) -> anyhow::Result<()> {
+        let answer = self.connection.create_answer(None).await.context("make an answer")?;
+        let sdp = answer.sdp.clone();
+        self.connection.set_local_description(answer).await.context("apply our answer")?;
+        self.report(PeerEvent::Answer(sdp)).await;
+        Ok(())
+    }
+
+    /// Answers an offer that changes the way and nothing else.
+    async fn renew(&self, sdp: String) -> anyhow::Result<()> {
+        ensure!(sdp.len() <= SDP_LIMIT, "an offer of {} bytes", sdp.len());
+        let offer = RTCSessionDescription::offer(sdp).context("read the offer")?;
+        self.connection.set_remote_description(offer).await.context("apply the offer")?;
+        self.answer().await
     }
 
     /// Adds a remote candidate, if it is one.
@@ -409,28 +467,71 @@ impl Session {
     /// Follows the state of ICE and DTLS.
     async fn watch(&self, mut state: watch::Receiver<RTCPeerConnectionState>) -> Endless {
         let mut was_connected = false;
-        let mut deadline = None;
+        let (mut restart, mut deadline) = (None, None);
         loop {
             let now = *state.borrow_and_update();
             match now {
                 RTCPeerConnectionState::Connected => {
-                    deadline = None;
-                    if !std::mem::replace(&mut was_connected, true) {
+                    if !was_connected || deadline.is_some() {
                         self.shared.connected.store(true, Relaxed);
                         self.report(PeerEvent::Connected).await;
                         self.want_keyframe();
                     }
+                    (was_connected, restart, deadline) = (true, None, None);
                 }
-                RTCPeerConnectionState::Disconnected => {
-                    deadline.get_or_insert(Instant::now() + DISCONNECTED_LIMIT);
-                }
-                RTCPeerConnectionState::Failed => bail!("no way to the other side (ICE or DTLS failed)"),
                 RTCPeerConnectionState::Closed => bail!("the other side has closed the connection"),
+                RTCPeerConnectionState::Failed if !was_connected => {
+                    bail!("no way to the other side (ICE or DTLS failed)")
+                }
+                _ if was_connected && deadline.is_none() => {
+                    restart = Some(Instant::now() + RESTART_INTERVAL.0);
+                    deadline = Some(Instant::now() + DISCONNECTED_LIMIT);
+                    self.report(PeerEvent::Interrupted("the other side is not heard".to_owned())).await;
+                }
                 _ => {}
             }
             tokio::select! {
                 changed = state.changed() => changed.context("webrtc's driver has stopped")?,
                 () = at(deadline) => bail!("nothing heard from the other side any more"),
+                () = at(restart) => {
+                    self.restart.notify_one();
+                    restart = Some(Instant::now() + RESTART_INTERVAL.1);
+                }
+            }
+        }
+    }
+
+    /// Looks for another way once when nothing arrives any more. ICE does not notice if only what the other side sends
+    /// is lost: its questions are answered to where they come from, its pictures go to where we were.
+    async fn feel(&self, pulse: &AtomicU64) -> Endless {
+        let mut look = interval(SILENCE / 8);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut beats, mut missed) = (0, 0);
+        loop {
+            look.tick().await;
+            missed = if std::mem::replace(&mut beats, pulse.load(Relaxed)) == beats { missed + 1 } else { 0 };
+            if beats > 0 && missed == 8 {
+                self.restart.notify_one();
+            }
+        }
+    }
+
+    /// Measures how far the other side is, by what ICE's questions take (RFC 7675). Reports on what is received would
+    /// tell only somebody who sends.
+    async fn measure(&self, round_trip: &RoundTrip) -> Endless {
+        let mut look = interval(MEASURE_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answers = 0;
+        loop {
+            look.tick().await;
+            let report = self.connection.get_stats(Instant::now().into_std(), StatsSelector::None).await;
+            let selected = report.transport().map(|transport| transport.selected_candidate_pair_id.as_str());
+            let pair = report.candidate_pairs().find(|pair| Some(pair.stats.id.as_str()) == selected);
+            let Some(pair) = pair else { continue };
+            if std::mem::replace(&mut answers, pair.responses_received) != pair.responses_received
+                && let Ok(time) = Duration::try_from_secs_f64(pair.current_round_trip_time)
+            {
+                round_trip.measured(time);
             }
         }
     }

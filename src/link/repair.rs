@@ -1,4 +1,4 @@
-//! The interceptors of a connection: what repairs losses, and one that mends what webrtc 0.21 leaves open.
+//! The interceptors of a connection: what repairs losses, and what webrtc 0.21 leaves open.
 //!
 //! ```text
 //!  wire ─► NACK responder · RtxUnwrap · NACK generator · TWCC receiver · receiver reports · listener ─► tracks
@@ -11,40 +11,38 @@
 //!
 //! No pacer: the one of webrtc 0.21 is first in, first out, and lets retransmissions wait behind pictures.
 
+mod nack;
+
 use anyhow::Context;
+use nack::Asker;
+pub use nack::RoundTrip;
 use rtc::interceptor::{
-    AttributedPacket, Interceptor, NackGeneratorBuilder, NackResponderBuilder, Packet, ReceiverReportBuilder,
-    Slot, StreamInfo, TaggedPacket,
+    AttributedPacket, Interceptor, NackResponderBuilder, Packet, ReceiverReportBuilder, Slot, StreamInfo,
+    TaggedPacket,
 };
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, configure_twcc_receiver_only};
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How often missing packets are asked for again.
-const NACK_INTERVAL: Duration = Duration::from_millis(50);
-/// A packet that did not come after so many requests is given up; by then its picture is late anyway.
-const NACKS_PER_PACKET: u16 = 8;
-
-/// The chain of one connection, with the header extension it needs registered in `engine`; `listener` sees all RTCP.
+/// The chain of one connection, with the header extension it needs registered in `engine`; `listener` sees all that
+/// comes, and `round_trip` says how long an answer takes.
 ///
 /// # Errors
 ///
 /// When `engine` has no room for the header extension.
-pub fn interceptors(engine: &mut MediaEngine, listener: impl Tap + 'static) -> anyhow::Result<Registry> {
+pub fn interceptors(
+    engine: &mut MediaEngine,
+    listener: impl Tap + 'static,
+    round_trip: RoundTrip,
+) -> anyhow::Result<Registry> {
     let registry = configure_twcc_receiver_only(Registry::new(), engine).context("register transport-cc")?;
     Ok(registry
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
         .with(Slot::NackResponder, NackResponderBuilder::new().build())
-        .with(
-            Slot::NackGenerator,
-            NackGeneratorBuilder::new()
-                .with_interval(NACK_INTERVAL)
-                .with_max_nacks_per_packet(NACKS_PER_PACKET)
-                .build(),
-        )
+        .with(Slot::NackGenerator, Asker::new(round_trip))
         // Before the NACK generator, so that it sees what was repaired.
         .with(Slot::from(6_500), Inbound::new(RtxUnwrap::default()))
         // Behind everything that acts on RTCP itself.

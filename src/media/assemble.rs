@@ -54,6 +54,11 @@ impl Assembler {
         Self { wait, slots: BTreeMap::new(), next: None, fresh: true, damaged: true, stray: None }
     }
 
+    /// Changes how long a missing packet is waited for.
+    pub fn set_wait(&mut self, wait: Duration) {
+        self.wait = wait;
+    }
+
     /// Takes one RTP packet; duplicates, late packets and payloads above [`LARGEST_PAYLOAD`] are dropped.
     pub fn push(&mut self, sequence: u16, timestamp: u32, marker: bool, payload: Bytes, now: Duration) {
         if payload.len() > LARGEST_PAYLOAD {

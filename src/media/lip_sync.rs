@@ -1,4 +1,5 @@
-//! Whether a member's picture must wait for its sound, by the times that RTCP sender reports tie together.
+//! Whether a member's picture must wait: for its sound, by the times that RTCP sender reports tie together, or for
+//! the picture before it, when several come at once that a lost packet had held up.
 //!
 //! Sound that comes up to 45 ms before its picture, or up to 125 ms after it, is not noticed (ITU-R BT.1359-1). Sound
 //! waits in its jitter buffer and pictures do not, so it is the sound that comes late.
@@ -10,8 +11,9 @@ use std::time::Duration;
 const LATE: f64 = 0.100;
 /// No picture waits longer, whatever a sender reports.
 const LONGEST_WAIT: Duration = Duration::from_millis(400);
-/// So much shorter than the picture before at most a picture waits: those that have waited are all shown, a little
-/// faster, when the sound is in time again or ends.
+/// So much closer than they were captured at most pictures follow each other: those that have waited are all shown, a
+/// little faster, when the sound is in time again or ends, and when the missing packet has come. Where packets are lost
+/// again and again, pictures so stay as late as the repair takes, and move evenly.
 const STEP: Duration = Duration::from_millis(8);
 /// Sound that was not played for so long is no reason to wait.
 const SILENT: Duration = Duration::from_millis(200);
@@ -33,8 +35,8 @@ pub struct LipSync {
     sound: Option<SenderTime>,
     /// RTP time of a sample, and when it is heard.
     played: Option<(u32, Duration)>,
-    /// How long the last picture had to wait.
-    waited: Duration,
+    /// RTP time of the last picture, and when it is shown.
+    shown: Option<(u32, Duration)>,
 }
 
 impl LipSync {
@@ -66,12 +68,25 @@ impl LipSync {
         Some(apart + of_picture - of_sound - since)
     }
 
-    /// How long the next picture, with this RTP time, is to wait: what its sound would be too late, 0.4 s at most.
+    /// How long the next picture, with this RTP time, is to wait: what its sound would be too late, and so that it does
+    /// not run into the picture before it; 0.4 s at most.
     pub fn wait(&mut self, picture: u32, now: Duration) -> Duration {
         let excess = self.lateness(picture, now).unwrap_or_default() - LATE;
-        let excess = Duration::try_from_secs_f64(excess).unwrap_or_default().min(LONGEST_WAIT);
-        self.waited = excess.max(self.waited.saturating_sub(STEP));
-        self.waited
+        let excess = Duration::try_from_secs_f64(excess).unwrap_or_default();
+        let wait = excess.max(self.crowded(picture, now)).min(LONGEST_WAIT);
+        self.shown = Some((picture, now + wait));
+        wait
+    }
+
+    /// How much too soon after the picture before it this one would be.
+    fn crowded(&self, picture: u32, now: Duration) -> Duration {
+        let Some((before, at)) = self.shown else { return Duration::ZERO };
+        let apart = f64::from(picture.wrapping_sub(before) as i32) / PICTURE_HZ;
+        match Duration::try_from_secs_f64(apart) {
+            Ok(apart) if apart <= LONGEST_WAIT => (at + apart).saturating_sub(now + STEP),
+            // A sender that began anew, or a slide show.
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -101,24 +116,44 @@ mod tests {
 
     #[test]
     fn a_picture_whose_sound_is_late_waits_what_is_too_much() {
-        let mut sync = heard(ms(0));
-
-        assert_eq!(sync.wait(picture(0), NOW), ms(0));
-        assert_eq!(sync.wait(picture(99), NOW), ms(0));
-        assert_eq!(sync.wait(picture(130), NOW).as_millis(), 30);
+        assert_eq!(heard(ms(0)).wait(picture(0), NOW), ms(0));
+        assert_eq!(heard(ms(0)).wait(picture(99), NOW), ms(0));
+        assert_eq!(heard(ms(0)).wait(picture(130), NOW).as_millis(), 30);
         assert_eq!(heard(ms(30)).wait(picture(130), NOW).as_micros() / 100, 0);
-        assert_eq!(sync.wait(picture(60_000), NOW), LONGEST_WAIT);
+        assert_eq!(heard(ms(0)).wait(picture(60_000), NOW), LONGEST_WAIT);
     }
 
     #[test]
     fn when_the_sound_ends_the_pictures_that_waited_follow_a_little_faster() {
-        let mut sync = heard(ms(0));
-        let first = sync.wait(picture(120), NOW);
+        let mut sync = heard(ms(195));
 
-        let later =
-            [33, 66, 99].map(|later| sync.wait(picture(120 + later), NOW + ms(u64::from(later) + 500)));
+        let waits = [0, 33, 66, 99].map(|later| sync.wait(picture(315 + later), NOW + ms(later.into())));
 
-        assert_eq!([first, later[0], later[1], later[2]].map(|wait| wait.as_millis()), [20, 12, 4, 0]);
+        assert_eq!(waits.map(|wait| (wait.as_micros() + 500) / 1_000), [20, 12, 4, 0]);
+    }
+
+    #[test]
+    fn pictures_that_a_lost_packet_had_held_up_are_all_shown_and_catch_up() {
+        let mut sync = LipSync::default();
+        sync.wait(picture(0), NOW);
+        // One in 40 ms; the next five come with the sixth.
+        let together = NOW + ms(240);
+
+        let shown = (1..=6).map(|n| together + sync.wait(picture(40 * n), together)).collect::<Vec<_>>();
+        let late = (7..=26).map(|n| sync.wait(picture(40 * n), NOW + ms(40) * n)).collect::<Vec<_>>();
+
+        assert!(shown.windows(2).all(|two| two[1] - two[0] == ms(32)), "{shown:?}");
+        assert!(late.windows(2).all(|two| two[0].saturating_sub(two[1]) <= STEP), "{late:?}");
+        assert_eq!(late.last(), Some(&ms(0)));
+    }
+
+    #[test]
+    fn another_clock_of_the_sender_holds_nothing_up() {
+        let mut sync = LipSync::default();
+        sync.wait(picture(0), NOW);
+
+        assert_eq!(sync.wait(picture(10_000), NOW + ms(40)), ms(0));
+        assert_eq!(sync.wait(picture(40), NOW + ms(80)), ms(0));
     }
 
     #[test]

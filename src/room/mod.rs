@@ -165,6 +165,9 @@ pub enum PeerEvent {
     /// A local ICE candidate as the JSON of `RTCIceCandidateInit`, to be signalled.
     Candidate(String),
     Connected,
+    /// Nothing passes at the moment and another way is looked for; with the reason in words. [`PeerEvent::Connected`] or
+    /// [`PeerEvent::Failed`] follows.
+    Interrupted(String),
     /// Not connected any more and not going to be; with the reason in words.
     Failed(String),
 }

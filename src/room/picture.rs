@@ -115,6 +115,9 @@ impl Room {
                 (None, None) => (TileState::Connecting, "Connected; waiting for the first picture."),
             };
         }
+        if peer.is_some_and(|peer| peer.link() == Link::Interrupted) {
+            return (TileState::Stalled, Code::PeerLost.hint());
+        }
         if peer.is_some_and(|peer| peer.has_left()) {
             return (TileState::Off, "Has left the room.");
         }

@@ -69,7 +69,7 @@ pub enum Step {
     },
     Close,
     Connected,
-    /// Was connected; now it is not, and why.
+    /// Was connected; now nothing passes, and why. Said once, until [`Step::Connected`].
     Lost(String),
     /// Could not be connected so far, and why.
     Unreachable(String),
@@ -85,6 +85,8 @@ pub enum Link {
     Apart,
     Opening,
     Connected,
+    /// Was connected and may be so again by itself.
+    Interrupted,
 }
 
 /// The signalling with one member.
@@ -127,6 +129,11 @@ impl Peer {
         self.link
     }
 
+    /// Whether there is a connection, interrupted or not.
+    fn is_running(&self) -> bool {
+        matches!(self.link, Link::Connected | Link::Interrupted)
+    }
+
     /// The session that is open or being opened.
     pub fn session(&self) -> Option<&SessionId> {
         self.session.as_ref()
@@ -144,7 +151,7 @@ impl Peer {
     /// Says hello, and offers if that is this side's part. To be called when the member is newly listed and when the
     /// broker is back; a running connection goes on.
     pub fn start(&mut self, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
-        if self.link == Link::Connected {
+        if self.is_running() {
             let session = self.session.clone().unwrap_or_else(|| numbers.session());
             return vec![Step::Send { session, seq: numbers.seq(), body: SignalBody::Hello }];
         }
@@ -178,6 +185,10 @@ impl Peer {
                 vec![Step::Refused("an offer from the member whose part is to answer")]
             }
             SignalBody::Offer(_) if known_session && !current => Vec::new(),
+            // ICE restart: the connection there is goes on.
+            SignalBody::Offer(sdp) if current && self.is_running() => {
+                vec![Step::Open { session: signal.session.clone(), role: Role::Answer(sdp.clone()) }]
+            }
             SignalBody::Offer(sdp) => {
                 self.open(signal.session.clone(), now);
                 self.deadline = Some(now + CONNECT_TIME);
@@ -214,7 +225,12 @@ impl Peer {
             return Vec::new();
         }
         match event {
-            PeerEvent::Offer(sdp) => self.say(SignalBody::Offer(sdp), numbers),
+            PeerEvent::Offer(sdp) => {
+                // A second one restarts ICE and has an answer of its own.
+                self.answered = false;
+                self.said.clear();
+                self.say(SignalBody::Offer(sdp), numbers)
+            }
             PeerEvent::Answer(sdp) => self.say(SignalBody::Answer(sdp), numbers),
             PeerEvent::Candidate(candidate) => self.say(SignalBody::Candidate(candidate), numbers),
             PeerEvent::Connected => {
@@ -224,15 +240,27 @@ impl Peer {
                 self.said.clear();
                 vec![Step::Connected]
             }
+            PeerEvent::Interrupted(reason) => match std::mem::replace(&mut self.link, Link::Interrupted) {
+                Link::Connected => vec![Step::Lost(reason)],
+                before => {
+                    self.link = before;
+                    Vec::new()
+                }
+            },
             PeerEvent::Failed(reason) => {
-                let was_connected = self.link == Link::Connected;
+                let before = self.link;
                 self.rest();
                 self.session = None;
                 if self.offers {
                     self.deadline = Some(now + self.back_off());
                 }
-                let why = if was_connected { Step::Lost(reason) } else { Step::Unreachable(reason) };
-                vec![Step::Close, why, hello(numbers)]
+                let why = match before {
+                    Link::Connected => Some(Step::Lost(reason)),
+                    // It was said.
+                    Link::Interrupted => None,
+                    Link::Apart | Link::Opening => Some(Step::Unreachable(reason)),
+                };
+                [Some(Step::Close), why, Some(hello(numbers))].into_iter().flatten().collect()
             }
         }
     }
@@ -261,7 +289,7 @@ impl Peer {
     }
 
     fn hear_hello(&mut self, current: bool, numbers: &mut Numbers, now: Duration) -> Vec<Step> {
-        if !self.offers || (current && self.link == Link::Connected) {
+        if !self.offers || (current && self.is_running()) {
             return Vec::new();
         }
         let age = now.saturating_sub(self.opened_at);
@@ -341,4 +369,86 @@ impl Peer {
 
 fn hello(numbers: &mut Numbers) -> Step {
     Step::Send { session: numbers.session(), seq: numbers.seq(), body: SignalBody::Hello }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::RoomId;
+    use super::*;
+
+    #[test]
+    fn a_second_offer_of_a_connection_restarts_its_ice_on_both_sides() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, mut ward, session) = connected(&mut numbers);
+
+        let offer = said(lobby.report(&session, PeerEvent::Offer("again".into()), &mut numbers, LATER));
+        let heard = ward.hear(&offer, &mut numbers, LATER);
+
+        let role = Role::Answer("again".into());
+        assert_eq!(heard, [Step::Open { session: session.clone(), role }]);
+        assert_eq!(ward.link(), Link::Connected);
+        let answer = said(ward.report(&session, PeerEvent::Answer("anew".into()), &mut numbers, LATER));
+        let heard = lobby.hear(&answer, &mut numbers, LATER);
+        assert_eq!(heard, [Step::RemoteAnswer { session: session.clone(), sdp: "anew".into() }]);
+        assert_eq!((lobby.link(), lobby.session()), (Link::Connected, Some(&session)));
+        assert_eq!((lobby.deadline(), ward.deadline()), (None, None));
+    }
+
+    #[test]
+    fn an_offer_that_is_said_twice_restarts_ice_once() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, mut ward, session) = connected(&mut numbers);
+        let offer = said(lobby.report(&session, PeerEvent::Offer("again".into()), &mut numbers, LATER));
+        ward.hear(&offer, &mut numbers, LATER);
+
+        let heard = ward.hear(&offer, &mut numbers, LATER);
+
+        assert_eq!(heard, []);
+    }
+
+    #[test]
+    fn a_connection_that_is_interrupted_is_lost_once_and_stays_open() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, _, session) = connected(&mut numbers);
+        let interrupted = || PeerEvent::Interrupted("silent".into());
+
+        let said = [interrupted(), PeerEvent::Connected, interrupted(), interrupted()]
+            .map(|event| lobby.report(&session, event, &mut numbers, LATER));
+        let failed = lobby.report(&session, PeerEvent::Failed("for good".into()), &mut numbers, LATER);
+
+        let lost = || vec![Step::Lost("silent".into())];
+        assert_eq!(said, [lost(), vec![Step::Connected], lost(), vec![]]);
+        assert!(
+            matches!(&failed[..], [Step::Close, Step::Send { body: SignalBody::Hello, .. }]),
+            "{failed:?}"
+        );
+    }
+
+    const LATER: Duration = Duration::from_secs(60);
+
+    /// Both sides of a connection, and its session.
+    fn connected(numbers: &mut Numbers) -> (Peer, Peer, SessionId) {
+        let ids = ["lobby", "ward"].map(|id| MemberId::parse(id).expect("an id"));
+        let (mut lobby, mut ward) = (Peer::new(&ids[0], &ids[1]), Peer::new(&ids[1], &ids[0]));
+        lobby.start(numbers, Duration::ZERO);
+        let session = lobby.session().expect("it offers").clone();
+        let offer = said(lobby.report(&session, PeerEvent::Offer("offer".into()), numbers, Duration::ZERO));
+        ward.hear(&offer, numbers, Duration::ZERO);
+        let answer = said(ward.report(&session, PeerEvent::Answer("answer".into()), numbers, Duration::ZERO));
+        lobby.hear(&answer, numbers, Duration::ZERO);
+        for side in [&mut lobby, &mut ward] {
+            side.report(&session, PeerEvent::Connected, numbers, Duration::ZERO);
+        }
+        (lobby, ward, session)
+    }
+
+    /// The one signal that is to be sent.
+    fn said(steps: Vec<Step>) -> Signal {
+        match <[Step; 1]>::try_from(steps) {
+            Ok([Step::Send { session, seq, body }]) => {
+                Signal { room: RoomId::parse("r").expect("an id"), session, seq, body }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

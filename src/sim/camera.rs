@@ -4,26 +4,51 @@ use super::number;
 use crate::device::{self, CameraMode, Error, Kind};
 use crate::geometry::Size;
 use crate::media::frame::Frame;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long a silent camera is waited for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The cable of a simulated device.
 #[derive(Clone, Debug)]
 pub struct Cable {
     plugged: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
+    trouble: Arc<Mutex<Option<Kind>>>,
+    grain: Arc<AtomicU8>,
 }
 
 impl Default for Cable {
     fn default() -> Self {
-        Self { plugged: Arc::new(AtomicBool::new(true)), open: Arc::default() }
+        Self {
+            plugged: Arc::new(AtomicBool::new(true)),
+            open: Arc::default(),
+            trouble: Arc::default(),
+            grain: Arc::default(),
+        }
     }
 }
 
 impl Cable {
     pub fn set_plugged(&self, plugged: bool) {
         self.plugged.store(plugged, Ordering::Relaxed);
+    }
+
+    /// What is wrong with the device at its end although it is plugged in; devices other than cameras have none.
+    pub fn set_trouble(&self, trouble: Option<Kind>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn trouble(&self) -> Option<Kind> {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how much each pixel is off by chance, 0 (at first) to 64: what makes pictures as hard to code as those of
+    /// a room in the evening.
+    pub fn set_grain(&self, grain: u8) {
+        self.grain.store(grain.min(64), Ordering::Relaxed);
     }
 
     pub(super) fn is_plugged(&self) -> bool {
@@ -64,11 +89,16 @@ impl Camera {
     /// Opens a camera that delivers `size` at `rate_hz`. `hue` (0–255, a circle) tells one camera from another.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] while the cable is out.
+    /// [`Kind::NotFound`] while the cable is out, and what else keeps a camera from being opened.
     pub fn open(name: &str, size: Size, rate_hz: u32, hue: u8, cable: Cable) -> Result<Self, Error> {
         let name = format!("sim-{name}");
-        if !cable.is_plugged() {
-            return Err(Error { kind: Kind::NotFound, operation: "open", errno: None, target: name });
+        let refused = match cable.trouble() {
+            _ if !cable.is_plugged() => Some(Kind::NotFound),
+            Some(Kind::Gone | Kind::Stalled | Kind::BadFrame) | None => None,
+            trouble => trouble,
+        };
+        if let Some(kind) = refused {
+            return Err(Error { kind, operation: "open", errno: None, target: name });
         }
         let mode = CameraMode { name, fourcc: *b"YU12", size, rate_hz: f64::from(rate_hz) };
         Ok(Self { mode, _in_use: cable.take(), cable, hue, start: Instant::now(), number: 0 })
@@ -87,18 +117,27 @@ impl device::Camera for Camera {
         self.number = due.max(self.number + 1);
         let at = self.start + period.mul_f64(self.number as f64);
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
-        if !self.cable.is_plugged() {
+        let failed = match self.cable.trouble() {
+            _ if !self.cable.is_plugged() => Some(Kind::Gone),
+            Some(kind @ (Kind::Gone | Kind::BadFrame)) => Some(kind),
+            Some(Kind::Stalled) => {
+                std::thread::sleep(SILENCE);
+                Some(Kind::Stalled)
+            }
+            _ => None,
+        };
+        if let Some(kind) = failed {
             let target = self.mode.name.clone();
-            return Err(Error { kind: Kind::Gone, operation: "capture", errno: None, target });
+            return Err(Error { kind, operation: "capture", errno: None, target });
         }
         frame.resize(self.mode.size);
-        draw(frame, self.number, self.hue);
+        draw(frame, self.number, self.hue, self.cable.grain.load(Ordering::Relaxed));
         Ok(())
     }
 }
 
-/// A slowly turning gradient with a bar that crosses the picture once in four seconds.
-fn draw(frame: &mut Frame, number: u64, hue: u8) {
+/// A slowly turning gradient with a bar that crosses the picture once in four seconds, and grain over it.
+fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
     let (width, height) = (frame.size().width as usize, frame.size().height as usize);
     let [luma, u, v] = frame.planes_mut();
     let bar = number as usize * width / 120 % width;
@@ -107,6 +146,17 @@ fn draw(frame: &mut Frame, number: u64, hue: u8) {
             *pixel = (70 + x * 60 / width + y * 60 / height) as u8;
         }
         row[bar..(bar + width / 40).min(width)].fill(200);
+    }
+    if grain > 0 {
+        let mut chance = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        for pixels in luma.chunks_mut(8) {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            for (pixel, byte) in pixels.iter_mut().zip(chance.to_le_bytes()) {
+                *pixel += ((u16::from(byte) * u16::from(grain)) >> 8) as u8;
+            }
+        }
     }
     let angle = f32::from(hue) / 256.0 * std::f32::consts::TAU;
     for (plane, lean) in [(u, angle.cos()), (v, angle.sin())] {

@@ -1,5 +1,8 @@
 //! A broker, kiosks, and a controller that sees everything: the ground the endpoint tests stand on.
 
+// Each test crate uses its own part of this.
+#![allow(dead_code)]
+
 use parlor::config::{Authorize, Broker, Camera, Config, Link, Room, SIMULATED, Screen, Sound};
 use parlor::geometry::{Rotation, Size};
 use parlor::kiosk;
@@ -9,6 +12,7 @@ use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
 use parlor::media::sound::RATE_HZ;
 use parlor::room::message::{Incoming, MemberId, Subscription};
 use parlor::room::{Position, Publication};
+use parlor::sim::network::Network;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -28,6 +32,10 @@ pub struct House {
     last: BTreeMap<String, bytes::Bytes>,
     /// Every event, by its topic.
     events: Vec<(String, Value)>,
+    /// Every offer of a kiosk to another.
+    offers: Vec<Value>,
+    /// Every error record, by its topic.
+    errors: Vec<(String, Value)>,
     stop: watch::Sender<bool>,
     kiosks: Vec<JoinHandle<anyhow::Result<kiosk::End>>>,
 }
@@ -111,7 +119,17 @@ impl House {
         };
         tokio::spawn(mqtt::run(settings, publications, told));
         let (stop, _) = watch::channel(false);
-        Self { broker, publish, heard, last: BTreeMap::new(), events: Vec::new(), stop, kiosks: Vec::new() }
+        Self {
+            broker,
+            publish,
+            heard,
+            last: BTreeMap::new(),
+            events: Vec::new(),
+            offers: Vec::new(),
+            errors: Vec::new(),
+            stop,
+            kiosks: Vec::new(),
+        }
     }
 
     pub fn configuration(&self, id: &str) -> Config {
@@ -148,10 +166,33 @@ impl House {
     }
 
     pub async fn kiosk_with(&mut self, config: Config, layout: PixelLayout) -> Kiosk {
+        let simulated = config.clone();
+        self.kiosk_of(config, layout, |simulation| machine::devices(&simulated, simulation)).await
+    }
+
+    /// Starts a kiosk with devices of the test's own.
+    pub async fn kiosk_of(
+        &mut self,
+        config: Config,
+        layout: PixelLayout,
+        devices: impl FnOnce(&Simulation) -> kiosk::Devices,
+    ) -> Kiosk {
         let simulation = Simulation::new(&config, layout);
+        let devices = devices(&simulation);
+        self.start(config, simulation, devices)
+    }
+
+    /// Starts a kiosk whose connections go over `network`.
+    pub async fn kiosk_on(&mut self, config: Config, network: Network) -> Kiosk {
+        let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
+        let simulation = Simulation { network: Some(network), ..simulation };
+        let devices = machine::devices(&config, &simulation);
+        self.start(config, simulation, devices)
+    }
+
+    fn start(&mut self, config: Config, simulation: Simulation, devices: kiosk::Devices) -> Kiosk {
         // Nobody talks until the test says so.
         simulation.air.speak(|_, _| {});
-        let devices = machine::devices(&config, &simulation);
         let mut stopped = self.stop.subscribe();
         self.kiosks.push(tokio::spawn(async move {
             let stop = async move {
@@ -160,6 +201,11 @@ impl House {
             kiosk::run(config, devices, stop).await
         }));
         Kiosk { simulation }
+    }
+
+    /// Where the broker listens.
+    pub fn port(&self) -> u16 {
+        self.broker.port
     }
 
     pub async fn desire(&self, id: &str, document: Value) {
@@ -210,6 +256,28 @@ impl House {
         let deadline = Instant::now() + LIMIT;
         while !self.events.iter().any(|(said, event)| *said == topic && wanted(event)) {
             self.hear(&topic, deadline).await;
+        }
+    }
+
+    /// The offers that kiosks have made to one another so far.
+    pub fn offers(&mut self) -> &[Value] {
+        self.listen();
+        &self.offers
+    }
+
+    /// How often this kiosk has raised `code` so far, and how often it was healed.
+    pub fn raised_and_healed(&mut self, id: &str, code: &str) -> (usize, usize) {
+        self.listen();
+        let topic = format!("{id}/error");
+        let records = self.errors.iter().filter(|(said, record)| *said == topic && record["code"] == code);
+        let (raised, healed): (Vec<_>, Vec<_>) = records.partition(|(_, record)| record["active"] == true);
+        (raised.len(), healed.len())
+    }
+
+    /// Hears all that was said so far.
+    pub fn listen(&mut self) {
+        while let Ok(heard) = self.heard.try_recv() {
+            self.note(heard);
         }
     }
 
@@ -278,15 +346,28 @@ impl House {
             let heard = tokio::time::timeout_at(deadline, self.heard.recv()).await;
             let heard =
                 heard.unwrap_or_else(|_| panic!("nothing fitting on {waiting_for}; last: {:#?}", self.last));
-            if let MqttEvent::Message(message) = heard.expect("the controller runs") {
-                self.last.insert(message.topic.clone(), message.payload.clone());
-                if message.topic.ends_with("/event") {
-                    let event = serde_json::from_slice(&message.payload).expect("events are JSON");
-                    self.events.push((message.topic.clone(), event));
-                }
+            if let Some(message) = self.note(heard.expect("the controller runs")) {
                 return message;
             }
         }
+    }
+
+    fn note(&mut self, heard: MqttEvent) -> Option<Incoming> {
+        let MqttEvent::Message(message) = heard else { return None };
+        self.last.insert(message.topic.clone(), message.payload.clone());
+        if message.topic.ends_with("/event") {
+            let event = serde_json::from_slice(&message.payload).expect("events are JSON");
+            self.events.push((message.topic.clone(), event));
+        }
+        if message.topic.ends_with("/error") {
+            let record = serde_json::from_slice(&message.payload).expect("errors are JSON");
+            self.errors.push((message.topic.clone(), record));
+        }
+        if message.topic.contains("/signal/") {
+            let signal: Value = serde_json::from_slice(&message.payload).expect("signals are JSON");
+            self.offers.extend((signal["kind"] == "offer").then_some(signal));
+        }
+        Some(message)
     }
 }
 

@@ -61,8 +61,13 @@ impl Side {
     }
 
     pub fn with(settings: &Settings, role: Role) -> Self {
+        Self::with_room(settings, role, Self::ROOM)
+    }
+
+    /// One whose sink takes so many access units before its test reads them.
+    pub fn with_room(settings: &Settings, role: Role, room: usize) -> Self {
         let (report, reports) = mpsc::channel(64);
-        let (unit, units) = mpsc::channel(Self::ROOM);
+        let (unit, units) = mpsc::channel(room);
         let (sound, sounds) = mpsc::channel(1024);
         let offered = Arc::new(tokio::sync::Semaphore::new(0));
         let sink_offered = offered.clone();
@@ -237,7 +242,7 @@ pub async fn introduce(
                 None => other.candidate(candidate),
             },
             PeerEvent::Connected => connected[index] = true,
-            PeerEvent::Offer(_) | PeerEvent::Failed(_) => panic!("{event:?}"),
+            PeerEvent::Offer(_) | PeerEvent::Interrupted(_) | PeerEvent::Failed(_) => panic!("{event:?}"),
         }
     }
 }
@@ -346,5 +351,10 @@ impl Camera {
 }
 
 pub fn settings() -> Settings {
-    Settings { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ice_servers: vec![], relay_only: false }
+    Settings {
+        bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        ice_servers: vec![],
+        relay_only: false,
+        runtime: None,
+    }
 }

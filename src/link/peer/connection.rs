@@ -2,7 +2,7 @@
 
 use super::feedback::{Feedback, Listener};
 use super::{CANDIDATES, Kind, Settings, sound};
-use crate::link::repair;
+use crate::link::repair::{self, RoundTrip};
 use anyhow::Context;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::media_stream::MediaStreamTrack;
@@ -15,6 +15,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -24,8 +25,10 @@ use webrtc::peer_connection::{
     RTCIceTransportPolicy, RTCPeerConnectionIceEvent, RTCPeerConnectionState, SettingEngineBuilder,
 };
 
-/// How long ICE may hear nothing before the connection counts as disconnected.
-const ICE_SILENCE: Duration = Duration::from_secs(3);
+/// How long ICE may hear nothing before the connection counts as disconnected; media does not count.
+const ICE_SILENCE: Duration = Duration::from_secs(2);
+/// How often each side asks whether the other is there (RFC 7675): by far more than is lost before that.
+const ICE_INTERVAL: Duration = Duration::from_millis(400);
 /// H.264 at 90 kHz (RFC 6184, section 8.1); the payload types are ours, an offer may choose others.
 const CLOCK_RATE: u32 = 90_000;
 const PAYLOAD_TYPE: u8 = 102;
@@ -44,7 +47,7 @@ pub async fn open(
     engine.register_codec(opus(), RtpCodecKind::Audio).context("register Opus")?;
     let level = RTCRtpHeaderExtensionCapability { uri: sound::LEVEL_URI.into() };
     engine.register_header_extension(level, RtpCodecKind::Audio, None).context("register the level")?;
-    let interceptors = repair::interceptors(&mut engine, listener)?;
+    let interceptors = repair::interceptors(&mut engine, listener, ears.round_trip.clone())?;
 
     let bind = if settings.bind.is_empty() {
         // webrtc makes a socket for each address of each interface of it.
@@ -58,7 +61,9 @@ pub async fn open(
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         // The default of one second only delays connections through address translation.
         .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
-        .with_ice_timeouts(Some(ICE_SILENCE), None, None)
+        .with_ice_timeouts(Some(ICE_SILENCE), None, Some(ICE_INTERVAL))
+        // A restart looks for the addresses that there are then.
+        .with_discard_local_candidates_during_ice_restart(true)
         .build();
     let servers = settings.ice_servers.iter().map(|server| RTCIceServer {
         urls: vec![server.url.clone()],
@@ -72,7 +77,11 @@ pub async fn open(
         .with_ice_transport_policy(policy)
         .build();
 
-    let connection = PeerConnectionBuilder::new()
+    let mut builder = PeerConnectionBuilder::new();
+    if let Some(runtime) = &settings.runtime {
+        builder = builder.with_runtime(runtime.clone());
+    }
+    let connection = builder
         .with_configuration(configuration)
         .with_media_engine(engine)
         .with_setting_engine(engine_settings)
@@ -150,6 +159,7 @@ pub struct Ears {
     video: mpsc::Sender<Arc<dyn TrackRemote>>,
     sound: mpsc::Sender<Arc<dyn TrackRemote>>,
     state: watch::Sender<RTCPeerConnectionState>,
+    round_trip: RoundTrip,
 }
 
 /// The other end of [`Ears`] and of the [`Listener`].
@@ -158,6 +168,9 @@ pub struct Heard {
     pub video: mpsc::Receiver<Arc<dyn TrackRemote>>,
     pub sound: mpsc::Receiver<Arc<dyn TrackRemote>>,
     pub feedback: mpsc::Receiver<Feedback>,
+    /// Counts the packets of media and RTCP that came.
+    pub pulse: Arc<AtomicU64>,
+    pub round_trip: RoundTrip,
     pub state: watch::Receiver<RTCPeerConnectionState>,
 }
 
@@ -168,15 +181,18 @@ impl Ears {
         let (video, remote_video) = mpsc::channel(1);
         let (sound, remote_sound) = mpsc::channel(1);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
-        let (listener, feedback) = Listener::new();
+        let (listener, feedback, pulse) = Listener::new();
+        let round_trip = RoundTrip::default();
         let heard = Heard {
             candidates: local_candidates,
             video: remote_video,
             sound: remote_sound,
             feedback,
+            pulse,
+            round_trip: round_trip.clone(),
             state: states,
         };
-        (Self { candidates, video, sound, state }, listener, heard)
+        (Self { candidates, video, sound, state, round_trip }, listener, heard)
     }
 }
 

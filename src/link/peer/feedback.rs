@@ -9,6 +9,8 @@ use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -31,6 +33,8 @@ pub enum Feedback {
 /// track that its first block is about.
 pub struct Listener {
     say: mpsc::Sender<Feedback>,
+    /// Counts the packets of media and RTCP that came.
+    pulse: Arc<AtomicU64>,
     /// SSRCs of our sound; one.
     ours: Vec<u32>,
     /// SSRC → kind of what they send; one entry a remote track.
@@ -41,10 +45,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn new() -> (Self, mpsc::Receiver<Feedback>) {
+    pub fn new() -> (Self, mpsc::Receiver<Feedback>, Arc<AtomicU64>) {
         let (say, heard) = mpsc::channel(WAITING);
+        let pulse = Arc::<AtomicU64>::default();
         let (ours, theirs) = (Vec::new(), HashMap::new());
-        (Self { say, ours, theirs, last_loss: None, last_video: None, last_sound: None }, heard)
+        let (last_loss, last_video, last_sound) = (None, None, None);
+        let listener = Self { say, pulse: pulse.clone(), ours, theirs, last_loss, last_video, last_sound };
+        (listener, heard, pulse)
     }
 
     fn loss(&mut self, blocks: &[ReceptionReport], now: Instant) {
@@ -75,6 +82,7 @@ impl Listener {
 
 impl Tap for Listener {
     fn inbound(&mut self, packet: &mut AttributedPacket, now: Instant) -> bool {
+        self.pulse.fetch_add(1, Relaxed);
         let Packet::Rtcp(compound) = &packet.packet else { return true };
         for rtcp in compound {
             let rtcp = rtcp.as_any();
@@ -189,7 +197,7 @@ mod tests {
     }
 
     fn listener() -> (Listener, mpsc::Receiver<Feedback>) {
-        let (mut listener, heard) = Listener::new();
+        let (mut listener, heard, _) = Listener::new();
         listener.bind_local(&stream(OUR_VIDEO, "video/H264"));
         listener.bind_local(&stream(OUR_SOUND, "audio/opus"));
         listener.bind(&stream(THEIR_VIDEO, "video/H264"));

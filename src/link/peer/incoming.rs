@@ -2,6 +2,7 @@
 
 use super::sound::{level_id, unpack};
 use super::{Endless, Report, Session, Sink, SoundSink, at, short};
+use crate::link::repair::RoundTrip;
 use crate::media::assemble::Assembler;
 use crate::room::fault::Code;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
@@ -14,8 +15,6 @@ use tokio::time::Instant;
 use tracing::debug;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
-/// How long a picture waits for its missing packets: two or three NACK rounds.
-const REPAIR_TIME: Duration = Duration::from_millis(200);
 /// How long a keyframe is asked for in vain, while packets come, until that is said.
 const KEYFRAME_LIMIT: Duration = Duration::from_secs(3);
 /// Between two PLIs.
@@ -26,11 +25,12 @@ impl Session {
     pub(super) async fn receive_video(
         &self,
         mut tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+        round_trip: &RoundTrip,
         mut sink: Sink,
     ) -> Endless {
         let Some(track) = tracks.recv().await else { std::future::pending().await };
         let started = Instant::now();
-        let mut assembler = Assembler::new(REPAIR_TIME);
+        let mut assembler = Assembler::new(round_trip.patience());
         // Somebody behind the assembler lacks a keyframe: the sink had no room, or the decoder asks.
         let mut wanted = false;
         let mut dropping = false;
@@ -44,6 +44,7 @@ impl Session {
             tokio::select! {
                 event = track.poll() => match event {
                     Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                        assembler.set_wait(round_trip.patience());
                         let header = &packet.header;
                         let now = started.elapsed();
                         let (sequence, time) = (header.sequence_number, header.timestamp);

@@ -1,4 +1,4 @@
-//! Members' pictures on a machine that is too busy.
+//! Members' pictures: on a machine that is too busy, and over a connection that is interrupted.
 
 use super::*;
 use crate::room::budget::Share;
@@ -66,4 +66,26 @@ fn time_that_is_there_again_is_given_back_and_said() {
 
     assert_eq!(tile(&commands, "cleo").share, Share::All);
     assert_eq!(raw(&commands, "lobby/fault/tile-cleo"), [""]);
+}
+
+#[test]
+fn an_interrupted_connection_is_told_once_and_waited_for() {
+    let mut room = online("lobby");
+    let session = connected_to_ward(&mut room);
+    room.handle(Event::TileLive { member: id("ward") }, at_ms(200));
+
+    let stalled = room.handle(Event::TileStalled { member: id("ward") }, at_ms(1_500));
+    let lost = peer_says(&mut room, &session, PeerEvent::Interrupted("silence".into()), 2_000);
+    let meanwhile = room.handle_timeout(at_ms(4_900));
+    let back = peer_says(&mut room, &session, PeerEvent::Connected, 5_000);
+    let live = room.handle(Event::TileLive { member: id("ward") }, at_ms(5_100));
+    let healed = room.handle_timeout(at_ms(8_000));
+
+    assert_eq!([codes(&stalled), codes(&lost)].concat(), ["TILE_STALLED", "PEER_LOST"]);
+    assert_eq!(tile(&lost, "ward").state, TileState::Stalled);
+    assert_eq!(tile(&live, "ward").state, TileState::Live);
+    assert_eq!(raw(&healed, "lobby/fault/peer-ward"), [""]);
+    for commands in [&lost, &meanwhile, &back, &live, &healed] {
+        assert!(opened(commands).is_empty() && signals(commands).is_empty(), "{commands:?}");
+    }
 }
