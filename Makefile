@@ -39,7 +39,7 @@ figures: rust ## The figures of the README, measured on this machine in about th
 
 faults: rust ## Makes every fault that can be made here, and prints what became of it
 	@board/install-packages build test
-	cargo test --locked --test faults -- --nocapture
+	cargo test --locked --test faults --test network -- --nocapture
 
 soak: rust ## Half an hour of everything that can happen to a room, by chance; ARGS="--minutes 1440 --seed 7" goes to it
 	@board/install-packages build
