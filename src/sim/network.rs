@@ -1,5 +1,5 @@
 //! A bad network on the real sockets, below SRTP: it loses, delays and overtakes datagrams, is cut, and changes
-//! addresses. What it does to connections that are made later, and to TCP, is nothing.
+//! addresses. It does nothing to TCP.
 //!
 //! ```text
 //!  webrtc ── datagrams ──► one task a socket: lost? when due? ──► queue ──► socket
