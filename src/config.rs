@@ -193,7 +193,7 @@ pub struct IceServer {
     #[serde(default)]
     pub credential: Secret,
     /// A file that holds the credential and nothing else; read into `credential`.
-    credential_file: Option<PathBuf>,
+    pub credential_file: Option<PathBuf>,
     /// PEM file of the certificate authorities to trust, these only; for `turns:`.
     pub ca_file: Option<PathBuf>,
 }

@@ -40,6 +40,8 @@ impl Simulation {
     }
 }
 
+pub use crate::device::board::give_memory_back;
+
 /// The devices this configuration names; the simulated among them are those of `simulation`.
 pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
     let (cameras, id, cables) = (config.cameras.clone(), config.id.clone(), simulation.clone());

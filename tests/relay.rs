@@ -12,97 +12,25 @@ use parlor::link::relay::{Relays, Server};
 use parlor::room::fault::{Code, Part};
 use parlor::room::{Event, PeerEvent, Role};
 use side::{Camera, Side, introduce, settings};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use support::certificates::{Authority, Identity, Validity};
-use support::{LIMIT, Process, TempDir, free_port};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+use support::certificates::Authority;
+use support::coturn::Coturn;
+use support::{LIMIT, TempDir};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
-const TURNSERVER: &str = "/usr/bin/turnserver";
-const USER: (&str, &str) = ("lobby", "secret");
+const USER: (&str, &str) = Coturn::USER;
 
-/// Debian's coturn on loopback, with a certificate for `localhost`.
-struct Coturn {
-    port: u16,
-    tls_port: u16,
-    process: Process,
-    directory: TempDir,
-}
-
-impl Coturn {
-    fn start() -> Self {
-        assert!(Path::new(TURNSERVER).exists(), "this test needs a real relay: apt-get install coturn");
-        let directory = TempDir::new("coturn");
-        let authority = Authority::new();
-        let Identity { certificate, key } = authority.issue("localhost", Validity::Now);
-        let pems =
-            [("certificate.pem", certificate), ("key.pem", key), ("authority.pem", authority.certificate())];
-        for (name, pem) in pems {
-            directory.write(name, &pem);
-        }
-
-        let (port, tls_port) = (free_port(), free_port());
-        let process = run(&directory, port, tls_port);
-        Self { port, tls_port, process, directory }
-    }
-
-    fn restart(&mut self) {
-        self.process.kill();
-        self.process = run(&self.directory, self.port, self.tls_port);
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// This relay over datagrams, and over TLS trusting its authority and no other.
-    fn servers(&self, credential: &str) -> [Server; 2] {
-        let tls = format!("turns:localhost:{}", self.tls_port);
-        let authority = self.file("authority.pem");
-        [
-            server(&format!("turn:127.0.0.1:{}", self.port), credential, None),
-            server(&tls, credential, Some(&authority)),
-        ]
-    }
-}
-
-fn run(directory: &TempDir, port: u16, tls_port: u16) -> Process {
-    let file = |name: &str| directory.path().join(name).display().to_string();
-    let mut command = Command::new(TURNSERVER);
-    command.args(["-n", "--no-cli", "--log-file=stdout", "--lt-cred-mech", "--realm=parlor.test"]);
-    command.args([
-        "--listening-ip=127.0.0.1",
-        "--relay-ip=127.0.0.1",
-        "--allow-loopback-peers",
-        "--no-dtls",
-        "--no-rfc5780",
-    ]);
-    command.args([format!("--listening-port={port}"), format!("--tls-listening-port={tls_port}")]);
-    command.args([format!("--user={}:{}", USER.0, USER.1), format!("--userdb={}", file("users"))]);
-    command.args([format!("--cert={}", file("certificate.pem")), format!("--pkey={}", file("key.pem"))]);
-    command.arg(format!("--pidfile={}", file("pid")));
-    let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-    let start = Instant::now();
-    for listening in [port, tls_port] {
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, listening)).is_err() {
-            assert!(start.elapsed() < LIMIT, "coturn does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    // It takes datagrams when it answers one: a STUN binding request.
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let request = [[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 1], [2; 10]].concat();
-    while {
-        let _ = socket.send_to(&request, (Ipv4Addr::LOCALHOST, port));
-        socket.recv(&mut [0; 512]).is_err()
-    } {
-        assert!(start.elapsed() < LIMIT, "coturn does not answer");
-    }
-    process
+/// This relay over datagrams, and over TLS trusting its authority and no other.
+fn servers(coturn: &Coturn, credential: &str) -> [Server; 2] {
+    let tls = format!("turns:localhost:{}", coturn.tls_port);
+    let authority = coturn.file("authority.pem");
+    [
+        server(&format!("turn:127.0.0.1:{}", coturn.port), credential, None),
+        server(&tls, credential, Some(&authority)),
+    ]
 }
 
 fn server(url: &str, credential: &str, ca_file: Option<&Path>) -> Server {
@@ -156,7 +84,7 @@ async fn meet(relays: &Relays) {
 #[tokio::test]
 async fn members_meet_on_a_relay_over_datagrams() {
     let coturn = Coturn::start();
-    let [datagrams, _] = coturn.servers(USER.1);
+    let [datagrams, _] = servers(&coturn, USER.1);
     let (relays, mut said) = open(datagrams);
 
     meet(&relays).await;
@@ -167,7 +95,7 @@ async fn members_meet_on_a_relay_over_datagrams() {
 #[tokio::test]
 async fn members_meet_on_a_relay_over_tls_with_an_authority_of_their_own() {
     let coturn = Coturn::start();
-    let [_, tls] = coturn.servers(USER.1);
+    let [_, tls] = servers(&coturn, USER.1);
     let (relays, mut said) = open(tls);
 
     meet(&relays).await;
@@ -189,7 +117,7 @@ async fn members_meet_on_a_relay_over_tcp() {
 #[tokio::test]
 async fn a_wrong_credential_is_said() {
     let coturn = Coturn::start();
-    for server in coturn.servers("wrong") {
+    for server in servers(&coturn, "wrong") {
         let (_relays, mut said) = open(server);
 
         assert_eq!(raised(&mut said).await.0, Code::TurnAuth);
@@ -199,9 +127,9 @@ async fn a_wrong_credential_is_said() {
 #[tokio::test]
 async fn a_relay_that_is_not_there_is_said_and_so_is_its_return() {
     let mut coturn = Coturn::start();
-    coturn.process.kill();
-    for server in coturn.servers(USER.1) {
-        coturn.process.kill();
+    coturn.kill();
+    for server in servers(&coturn, USER.1) {
+        coturn.kill();
         let (_relays, mut said) = open(server);
         let (code, why) = raised(&mut said).await;
         assert_eq!(code, Code::TurnUnreachable);
@@ -225,8 +153,8 @@ async fn a_relay_that_does_not_answer_is_said() {
 
 #[tokio::test]
 async fn a_relay_whose_certificate_is_of_somebody_else_is_not_used() {
-    let coturn = Coturn::start();
-    let stranger = coturn.directory.write("stranger.pem", &Authority::named("a stranger").certificate());
+    let (coturn, directory) = (Coturn::start(), TempDir::new("stranger"));
+    let stranger = directory.write("stranger.pem", &Authority::named("a stranger").certificate());
     let authority = coturn.file("authority.pem");
     for (host, ca_file, words) in
         [("localhost", &stranger, "unknown issuer"), ("127.0.0.1", &authority, "not valid for name")]

@@ -97,3 +97,25 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.start.cast(), self.length) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(errno: i32) -> Kind {
+        error("VIDIOC_STREAMON", "camera", &io::Error::from_raw_os_error(errno)).kind
+    }
+
+    #[test]
+    fn the_kernels_answers_are_told_apart() {
+        // Of a USB camera for whose pictures the bus has no time left (Linux, "USB Error codes").
+        assert_eq!(kind_of(libc::ENOSPC), Kind::NoBandwidth);
+        assert_eq!(kind_of(libc::EBUSY), Kind::Busy);
+        assert_eq!(kind_of(libc::EACCES), Kind::NotAuthorized);
+        assert_eq!(kind_of(libc::ENOENT), Kind::NotFound);
+        assert_eq!(kind_of(libc::EINVAL), Kind::Format);
+        for dying in [libc::ENODEV, libc::EIO, libc::EPIPE, libc::EPROTO] {
+            assert_eq!(kind_of(dying), Kind::Gone, "{dying}");
+        }
+    }
+}

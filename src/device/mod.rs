@@ -97,7 +97,8 @@ pub trait Screen: Send {
     fn mode(&self) -> &ScreenMode;
 
     /// Brings `canvas` (of the mode's size and layout) to the glass. `changed` (physical) bounds what
-    /// differs from the canvas presented before; the first call shows everything.
+    /// differs from the canvas presented before; the first call shows everything. With nothing changed it only sees
+    /// whether the screen is still what it was.
     ///
     /// # Errors
     /// Drop the screen and open it anew.

@@ -137,9 +137,8 @@ impl Framebuffer {
         }
     }
 
-    /// What worked when the screen was opened and fails now: it is not the screen it was.
     fn lost(&self, operation: &'static str, source: &io::Error) -> Error {
-        Error { kind: Kind::Gone, ..error(operation, &self.path, source) }
+        Error { kind: loss(source), ..error(operation, &self.path, source) }
     }
 
     /// Compares the mode with the one the screen was opened with.
@@ -151,6 +150,15 @@ impl Framebuffer {
             return Err(finding(Kind::Gone, "FBIOGET_VSCREENINFO", &self.path));
         }
         Ok(())
+    }
+}
+
+/// What worked when the screen was opened and fails now: there is no screen any more (its driver was unbound), or it is
+/// not the screen it was.
+fn loss(source: &io::Error) -> Kind {
+    match source.raw_os_error() {
+        Some(libc::ENODEV) => Kind::NotFound,
+        _ => Kind::Gone,
     }
 }
 
@@ -376,6 +384,14 @@ mod tests {
         let kind = open("/dev/fb-none", false).err().map(|error| error.kind);
 
         assert_eq!(kind, Some(Kind::NotFound));
+    }
+
+    #[test]
+    fn a_screen_that_was_taken_away_is_not_one_that_was_changed() {
+        let kind = |errno| loss(&io::Error::from_raw_os_error(errno));
+
+        assert_eq!(kind(libc::ENODEV), Kind::NotFound);
+        assert_eq!(kind(libc::EINVAL), Kind::Gone);
     }
 
     #[test]

@@ -152,6 +152,9 @@ pub fn show(
             stage.work.add(waits.unwrap_or_else(|| clock.mono()) - last);
             works();
             measure(&panes, clock.mono());
+        } else {
+            // It is asked even when nothing moves: it may have been taken away or changed.
+            screen.present(&canvas, &[]).map_err(screen_failure)?;
         }
         everything = false;
         for answer in lock(&stage.snapshots).drain(..) {
@@ -219,7 +222,9 @@ fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
     let member = || -> MemberId { pane.tile.member.clone() };
     match pane.video.take(now) {
         Some(frame) => {
-            if !pane.told_live {
+            // Said again as long as the tile waits: what was said before may have been of another camera, of another
+            // connection, and the room's change from one to the other was too quick to be seen here.
+            if !pane.told_live || pane.tile.state == TileState::Connecting {
                 tell(Event::TileLive { member: member() });
             }
             (pane.frame, pane.since, pane.told_live) = (Some(frame), now, true);
@@ -291,5 +296,50 @@ fn measure(panes: &[Pane], now: Duration) {
             meter.shown_at_us.store(micros(now), Relaxed);
             meter.latency_us.store(micros(now.saturating_sub(frame.captured)), Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Fit, Size};
+    use crate::mailbox::Bell;
+    use crate::room::Position;
+    use std::cell::Cell;
+
+    fn tile(state: TileState) -> Tile {
+        Tile {
+            member: MemberId::parse("lobby").expect("an id"),
+            mode: Mode::Camera,
+            area: Rect::new(0, 0, 32, 18),
+            fit: Fit::Fill,
+            mirror: false,
+            position: Position::Front,
+            name: Default::default(),
+            state,
+            reason: String::new(),
+            speaking: false,
+            microphone_muted: false,
+            earphone_muted: false,
+            share: Share::All,
+        }
+    }
+
+    #[test]
+    fn a_tile_that_still_waits_is_told_of_each_picture_until_it_is_live() {
+        let video = Arc::new(Video::new(Arc::new(Bell::default())));
+        let mut pane = Pane::new(tile(TileState::Connecting), video.clone(), Duration::ZERO);
+        let told = Cell::new(0);
+        let picture = |pane: &mut Pane| {
+            video.put(Arc::new(Frame::new(Size::new(32, 18))), Duration::ZERO);
+            assert!(collect(pane, Duration::ZERO, &|_| told.set(told.get() + 1)));
+            told.get()
+        };
+
+        assert_eq!(picture(&mut pane), 1);
+        // The room has gone from one camera to the other since: what it was told is forgotten.
+        assert_eq!(picture(&mut pane), 2);
+        pane.tile = tile(TileState::Live);
+        assert_eq!(picture(&mut pane), 2);
     }
 }

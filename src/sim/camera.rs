@@ -4,27 +4,45 @@ use super::number;
 use crate::device::{self, CameraMode, Error, Kind};
 use crate::geometry::Size;
 use crate::media::frame::Frame;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long a silent camera is waited for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The cable of a simulated device.
 #[derive(Clone, Debug)]
 pub struct Cable {
     plugged: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
+    trouble: Arc<Mutex<Option<Kind>>>,
     grain: Arc<AtomicU8>,
 }
 
 impl Default for Cable {
     fn default() -> Self {
-        Self { plugged: Arc::new(AtomicBool::new(true)), open: Arc::default(), grain: Arc::default() }
+        Self {
+            plugged: Arc::new(AtomicBool::new(true)),
+            open: Arc::default(),
+            trouble: Arc::default(),
+            grain: Arc::default(),
+        }
     }
 }
 
 impl Cable {
     pub fn set_plugged(&self, plugged: bool) {
         self.plugged.store(plugged, Ordering::Relaxed);
+    }
+
+    /// What is wrong with the device at its end although it is plugged in; devices other than cameras have none.
+    pub fn set_trouble(&self, trouble: Option<Kind>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn trouble(&self) -> Option<Kind> {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets how much each pixel is off by chance, 0 (at first) to 64: what makes pictures as hard to code as those of
@@ -71,11 +89,16 @@ impl Camera {
     /// Opens a camera that delivers `size` at `rate_hz`. `hue` (0–255, a circle) tells one camera from another.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] while the cable is out.
+    /// [`Kind::NotFound`] while the cable is out, and what else keeps a camera from being opened.
     pub fn open(name: &str, size: Size, rate_hz: u32, hue: u8, cable: Cable) -> Result<Self, Error> {
         let name = format!("sim-{name}");
-        if !cable.is_plugged() {
-            return Err(Error { kind: Kind::NotFound, operation: "open", errno: None, target: name });
+        let refused = match cable.trouble() {
+            _ if !cable.is_plugged() => Some(Kind::NotFound),
+            Some(Kind::Gone | Kind::Stalled | Kind::BadFrame) | None => None,
+            trouble => trouble,
+        };
+        if let Some(kind) = refused {
+            return Err(Error { kind, operation: "open", errno: None, target: name });
         }
         let mode = CameraMode { name, fourcc: *b"YU12", size, rate_hz: f64::from(rate_hz) };
         Ok(Self { mode, _in_use: cable.take(), cable, hue, start: Instant::now(), number: 0 })
@@ -94,9 +117,18 @@ impl device::Camera for Camera {
         self.number = due.max(self.number + 1);
         let at = self.start + period.mul_f64(self.number as f64);
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
-        if !self.cable.is_plugged() {
+        let failed = match self.cable.trouble() {
+            _ if !self.cable.is_plugged() => Some(Kind::Gone),
+            Some(kind @ (Kind::Gone | Kind::BadFrame)) => Some(kind),
+            Some(Kind::Stalled) => {
+                std::thread::sleep(SILENCE);
+                Some(Kind::Stalled)
+            }
+            _ => None,
+        };
+        if let Some(kind) = failed {
             let target = self.mode.name.clone();
-            return Err(Error { kind: Kind::Gone, operation: "capture", errno: None, target });
+            return Err(Error { kind, operation: "capture", errno: None, target });
         }
         frame.resize(self.mode.size);
         draw(frame, self.number, self.hue, self.cable.grain.load(Ordering::Relaxed));

@@ -60,6 +60,9 @@ impl device::Screen for Screen {
     }
 
     fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error> {
+        if changed.is_empty() {
+            return Ok(());
+        }
         let mut shown = self.glass.shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.copy_rects(canvas, changed);
         if let Some(eye) = &mut *self.glass.eye.lock().unwrap_or_else(PoisonError::into_inner) {

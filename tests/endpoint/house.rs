@@ -166,20 +166,33 @@ impl House {
     }
 
     pub async fn kiosk_with(&mut self, config: Config, layout: PixelLayout) -> Kiosk {
+        let simulated = config.clone();
+        self.kiosk_of(config, layout, |simulation| machine::devices(&simulated, simulation)).await
+    }
+
+    /// Starts a kiosk with devices of the test's own.
+    pub async fn kiosk_of(
+        &mut self,
+        config: Config,
+        layout: PixelLayout,
+        devices: impl FnOnce(&Simulation) -> kiosk::Devices,
+    ) -> Kiosk {
         let simulation = Simulation::new(&config, layout);
-        self.start(config, simulation)
+        let devices = devices(&simulation);
+        self.start(config, simulation, devices)
     }
 
     /// Starts a kiosk whose connections go over `network`.
     pub async fn kiosk_on(&mut self, config: Config, network: Network) -> Kiosk {
         let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
-        self.start(config, Simulation { network: Some(network), ..simulation })
+        let simulation = Simulation { network: Some(network), ..simulation };
+        let devices = machine::devices(&config, &simulation);
+        self.start(config, simulation, devices)
     }
 
-    fn start(&mut self, config: Config, simulation: Simulation) -> Kiosk {
+    fn start(&mut self, config: Config, simulation: Simulation, devices: kiosk::Devices) -> Kiosk {
         // Nobody talks until the test says so.
         simulation.air.speak(|_, _| {});
-        let devices = machine::devices(&config, &simulation);
         let mut stopped = self.stop.subscribe();
         self.kiosks.push(tokio::spawn(async move {
             let stop = async move {
@@ -188,6 +201,11 @@ impl House {
             kiosk::run(config, devices, stop).await
         }));
         Kiosk { simulation }
+    }
+
+    /// Where the broker listens.
+    pub fn port(&self) -> u16 {
+        self.broker.port
     }
 
     pub async fn desire(&self, id: &str, document: Value) {

@@ -33,6 +33,7 @@ pub const COLOUR_BARS: u32 = 0;
 pub const HORIZONTAL_BARS: u32 = 3;
 pub const COLOUR_SQUARES: u32 = 4;
 pub const RED: u32 = 7;
+pub const GREEN: u32 = 8;
 pub const BLUE: u32 = 9;
 
 /// Lets a camera show a pattern that stands still, without text on it.

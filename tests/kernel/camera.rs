@@ -172,7 +172,7 @@ fn a_jpeg_camera_is_decoded_and_stalls_when_it_falls_silent() {
     let mut loopback = v4l::Device::with_path(LOOPBACK).expect("v4l2loopback");
     let format = v4l::Format::new(SIZE.width, SIZE.height, v4l::FourCC::new(b"MJPG"));
     loopback.set_format(&format).expect("a camera of MJPG");
-    let picture = jpeg_of_red();
+    let picture = jpeg_of([255, 0, 0]);
     loopback.write_all(&picture).expect("the first picture");
 
     std::thread::scope(|scope| {
@@ -249,8 +249,9 @@ fn assert_mean(frame: &Frame, wanted: [u8; 3]) {
     assert!(near, "{mean:?} and not {wanted:?}");
 }
 
-fn jpeg_of_red() -> Vec<u8> {
-    let pixels = [255, 0, 0].repeat(SIZE.area() as usize);
+/// A JPEG of one colour: red, green, blue.
+pub fn jpeg_of(colour: [u8; 3]) -> Vec<u8> {
+    let pixels = colour.repeat(SIZE.area() as usize);
     let mut jpeg = Vec::new();
     Encoder::new(&mut jpeg, 90)
         .encode(&pixels, SIZE.width as u16, SIZE.height as u16, ColorType::Rgb)

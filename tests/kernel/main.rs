@@ -7,9 +7,12 @@
 mod bed;
 mod camera;
 mod daemon;
+mod faults;
+mod house;
 mod screen;
 mod sound;
 #[path = "../support/mod.rs"]
 mod support;
 mod talk;
 mod unit;
+mod usb;

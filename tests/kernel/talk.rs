@@ -6,23 +6,19 @@
 //! ```
 
 use crate::bed::{out, qmp};
+use crate::house::{House, LIMIT, tile};
 use crate::sound::{JUDGED, failure, is_there, is_tone, level_db, microphone, speaker, tone};
-use crate::support::{Client, Process, TempDir, text};
 use parlor::device::sound::open_microphone;
 use parlor::device::{Kind, Microphone, Speaker};
 use parlor::media::sound::{BLOCK, SILENCE};
-use parlor::sim::broker;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::json;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::time::sleep;
 
 /// The cable to ward's microphone: the test's end and ward's.
 const SAID: &str = "hw:Loopback,0,0";
@@ -40,12 +36,8 @@ const PARTS: usize = 5;
 /// Quieter than this is silence.
 const SILENT_DB: f32 = -60.0;
 
-/// Longer than anything takes: connections are made at a hundredth of their speed.
-const LIMIT: Duration = Duration::from_secs(90);
 /// How soon a speaker that is back must play: five times the product's 3 s.
 const PLAYS_AGAIN: Duration = Duration::from_secs(15);
-/// Between two looks at something that tells nobody when it changes.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Says a figure of a test that may well succeed: what `eprintln` says, is then kept.
 macro_rules! figure {
@@ -61,8 +53,8 @@ async fn what_one_kiosk_hears_the_other_plays_until_it_is_muted() {
     let _voice = Tone::start();
     let mut ear = Ear::start();
     let mut house = House::start().await;
-    house.kiosk("lobby", NONE, LOBBY_PLAYS);
-    house.kiosk("ward", WARD_HEARS, NONE);
+    house.talker("lobby", NONE, LOBBY_PLAYS);
+    house.talker("ward", WARD_HEARS, NONE);
     house.room(false).await;
 
     let started = Instant::now();
@@ -84,8 +76,8 @@ async fn an_unplugged_speaker_is_said_and_plays_again_while_the_call_goes_on() {
     let _voice = Tone::start();
     let mut house = House::start().await;
     house.until("the USB speaker is there", |_| is_there("Audio")).await;
-    house.kiosk("lobby", SIMULATED, "plughw:CARD=Audio");
-    house.kiosk("ward", WARD_HEARS, NONE);
+    house.talker("lobby", SIMULATED, "plughw:CARD=Audio");
+    house.talker("ward", WARD_HEARS, NONE);
     house.room(false).await;
     house.until("lobby plays", |_| is_played()).await;
     house.until("the tone is heard", usb_plays_the_tone()).await;
@@ -125,7 +117,8 @@ async fn an_unplugged_speaker_is_said_and_plays_again_while_the_call_goes_on() {
     assert!(played - card <= PLAYS_AGAIN, "it plays {:?} after it was there", played - card);
 
     house.both_hear("with the speaker").await;
-    let of_peers: Vec<_> = house.said.iter().filter(|line| line.contains("/fault/peer-")).collect();
+    let of_peers = house.said.iter().filter(|said| said.topic.contains("/fault/peer-"));
+    let of_peers: Vec<_> = of_peers.map(|said| &said.payload).collect();
     assert!(of_peers.is_empty(), "the call went on: {of_peers:?}");
 }
 
@@ -133,7 +126,7 @@ async fn an_unplugged_speaker_is_said_and_plays_again_while_the_call_goes_on() {
 async fn a_microphone_in_use_is_said_and_heard_once_it_is_free() {
     let held = microphone(WARD_HEARS);
     let mut house = House::start().await;
-    house.kiosk("ward", WARD_HEARS, NONE);
+    house.talker("ward", WARD_HEARS, NONE);
     house.room(false).await;
 
     let fault = house.message("ward/fault/microphone").await;
@@ -231,45 +224,18 @@ impl Ear {
     }
 }
 
-/// A broker, the kiosks in one room, and a controller that hears all they say.
-struct House {
-    port: u16,
-    controller: Client,
-    kiosks: Vec<(&'static str, Process, TempDir)>,
-    /// The newest message by its topic; an empty one is null.
-    newest: BTreeMap<String, Value>,
-    /// All that was said since a test cleared it, oldest first.
-    said: Vec<String>,
-}
-
 impl House {
-    async fn start() -> Self {
-        let port = broker::start(0).expect("a broker").port;
-        let mut controller = Client::connect(port, "controller").await;
-        controller.subscribe("#").await;
-        Self { port, controller, kiosks: Vec::new(), newest: BTreeMap::new(), said: Vec::new() }
-    }
-
-    fn kiosk(&mut self, id: &'static str, microphone: &str, speaker: &str) {
-        let directory = TempDir::new(id);
-        let configuration = directory.write(
-            "kiosk.toml",
+    /// Starts a kiosk with these sound cards and nothing else that is real.
+    fn talker(&mut self, id: &'static str, microphone: &str, speaker: &str) {
+        self.kiosk(
+            id,
             &format!(
-                "id = '{id}'\nbroker.address = '127.0.0.1:{}'\nlink.bind = ['127.0.0.1:0']\n\
-                 room.stats_interval_s = 1\nscreen = {{ device = 'sim', width = 320, height = 240 }}\n\
+                "screen = {{ device = 'sim', width = 320, height = 240 }}\n\
                  camera.front = {{ device = 'sim' }}\n\
                  [sound]\nmicrophone = '{microphone}'\nspeaker = '{speaker}'\n\
-                 echo_cancellation = false\nnoise_suppression = false\ngain_control = false\n",
-                self.port
+                 echo_cancellation = false\nnoise_suppression = false\ngain_control = false\n"
             ),
         );
-        let program =
-            std::env::var_os("PARLOR_DAEMON").expect("these tests are run by board/testbed/test-kernel");
-        let log = format!("daemon-{id}.log");
-        let log = File::options().create(true).append(true).open(out().join(log)).expect("a log");
-        let process =
-            Process::start(Command::new(program).arg("run").arg("--config").arg(configuration).stderr(log));
-        self.kiosks.push((id, process, directory));
     }
 
     /// Puts all kiosks into one room without pictures.
@@ -279,40 +245,6 @@ impl House {
             let mute = json!({ "camera": true, "microphone": ward_is_muted && id == "ward" });
             let document = json!({ "rev": ward_is_muted, "room": "talk", "members": members, "mute": mute });
             self.controller.publish(&format!("{id}/desired"), true, &document.to_string()).await;
-        }
-    }
-
-    /// Takes the next message.
-    async fn hear(&mut self) {
-        let message = text(&self.controller.next().await);
-        let (topic, payload) = message.split_once(' ').expect("topic and payload");
-        self.newest.insert(topic.to_owned(), serde_json::from_str(payload).unwrap_or(Value::Null));
-        self.said.push(message);
-    }
-
-    /// The newest message under this topic; null if there is none.
-    fn now(&self, topic: &str) -> &Value {
-        self.newest.get(topic).unwrap_or(&Value::Null)
-    }
-
-    /// Waits until there is a message under this topic.
-    async fn message(&mut self, topic: &str) -> Value {
-        self.until(topic, |house| !house.now(topic).is_null()).await;
-        self.now(topic).clone()
-    }
-
-    async fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + LIMIT;
-        while !is_so(self) {
-            assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}; {}", self.situation());
-            for (id, process, _) in &mut self.kiosks {
-                let ended = process.0.try_wait().expect("it is our child");
-                assert_eq!(ended, None, "{id} ended; see daemon-{id}.log in {}", out().display());
-            }
-            tokio::select! {
-                () = self.hear() => {}
-                () = sleep(LOOK) => {}
-            }
         }
     }
 
@@ -338,33 +270,6 @@ impl House {
         let stats = self.now(&format!("{hearer}/stats"));
         tile(stats, speaker)["sound"]["received"].as_u64().unwrap_or(0)
     }
-
-    /// What is wrong now.
-    fn faults(&self) -> Vec<&Value> {
-        let of = |(topic, payload): (&String, _)| topic.contains("/fault/").then_some(payload);
-        self.newest.iter().filter_map(of).filter(|fault: &&Value| !fault.is_null()).collect()
-    }
-
-    /// What the broker tells one who comes now.
-    async fn retained(&self, topic: &str) -> Value {
-        let mut late = Client::connect(self.port, "late").await;
-        late.subscribe(topic).await;
-        let message = late.next().await;
-        serde_json::from_slice(&message.payload).expect("JSON")
-    }
-
-    /// For the message of a failure.
-    fn situation(&self) -> String {
-        let newest = |id: &str, word: &str| self.now(&format!("{id}/{word}")).clone();
-        let of = |id| (newest(id, "reported"), newest(id, "stats"));
-        format!("{:?}, wrong is {:?}", ["lobby", "ward"].map(of), self.faults())
-    }
-}
-
-/// This member's entry of what has tiles.
-fn tile<'a>(document: &'a Value, member: &str) -> &'a Value {
-    let tiles = document["tiles"].as_array().map_or(&[][..], Vec::as_slice);
-    tiles.iter().find(|tile| tile["openid"] == member).unwrap_or(&Value::Null)
 }
 
 /// Whether the USB speaker runs, as the kernel says.

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod certificates;
+pub mod coturn;
 pub mod link;
 
 use certificates::{Authority, Identity, Validity};
