@@ -56,9 +56,9 @@ async fn four_members_see_one_another_move_while_packets_are_lost() {
         (near, 5, 5, 20.0),
         (near, 10, 10, 20.0),
         (near, 20, 5, 10.0),
-        (FAR, 2, 6, 20.0),
-        (FAR, 5, 6, 15.0),
-        (FAR, 10, 6, 10.0),
+        (FAR, 2, 6, 15.0),
+        (FAR, 5, 6, 10.0),
+        (FAR, 10, 6, 8.0),
         (FAR, 20, 6, 1.0),
     ] {
         call.receive(Conditions { loss_percent, ..way });
@@ -137,14 +137,19 @@ async fn after_five_seconds_without_a_network_the_same_call_goes_on() {
 async fn another_address_in_the_middle_of_a_call_is_found() {
     let mut call = Call::open(4, &TWO).await;
 
-    call.networks[0].change_address();
+    // Of who offers, and of who answers.
+    for index in [0, 1] {
+        let before = call.restarts();
+        call.networks[index].change_address();
+        call.stops().await;
+        let back = call.healed().await;
 
-    call.stops().await;
-    let back = call.healed().await;
-    let restarts = call.restarts();
-    eprintln!("another address: back {:.1} s after it stopped, {restarts} ICE restarts", back.as_secs_f64());
-    assert!(back <= BACK, "{back:?}");
-    assert!(restarts >= 1);
+        let (id, restarts) = (TWO[index], call.restarts() - before);
+        let back_s = back.as_secs_f64();
+        eprintln!("another address of {id}: back {back_s:.1} s after it stopped, {restarts} ICE restarts");
+        assert!(back <= BACK, "{back:?}");
+        assert!(restarts >= 1);
+    }
     assert_eq!(call.close().await, 1, "the same session");
 }
 
@@ -173,17 +178,17 @@ async fn what_is_lost_far_away_comes_again_in_time() {
         send(&mut left, &mut right, 60).await; // it is learnt how far it is
         let before = (network.lost(), network.carried());
 
-        let sent = send(&mut left, &mut right, 300).await;
+        let sent = send(&mut left, &mut right, 150).await;
 
         let (lost, carried) = (network.lost() - before.0, network.carried() - before.1);
         eprintln!(
-            "{loss_percent} % lost, 100 ± 30 ms each way: {} of 300 pictures arrived, {} keyframes asked for, \
+            "{loss_percent} % lost, 100 ± 30 ms each way: {} of 150 pictures arrived, {} keyframes asked for, \
              {lost} of {} datagrams lost",
             sent.arrived,
             sent.asked,
             lost + carried
         );
-        assert!(sent.arrived >= if loss_percent <= 5 { 200 } else { 20 }, "{}", sent.arrived);
+        assert!(sent.arrived >= if loss_percent <= 10 { 100 } else { 10 }, "{}", sent.arrived);
     }
 }
 

@@ -154,7 +154,7 @@ fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
             chance ^= chance >> 7;
             chance ^= chance << 17;
             for (pixel, byte) in pixels.iter_mut().zip(chance.to_le_bytes()) {
-                *pixel += ((u16::from(byte) * u16::from(grain)) >> 8) as u8;
+                *pixel = pixel.saturating_add(((u16::from(byte) * u16::from(grain)) >> 8) as u8);
             }
         }
     }
