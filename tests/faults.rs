@@ -199,6 +199,31 @@ impl Scene {
         Row { code, made, reported, healed, lost: Some(self.eyes.missing(OTHER) - missing) }
     }
 
+    /// The other member, or who can write in its name, sends ten thousand candidates.
+    async fn flood(&mut self) -> Row {
+        let missing = self.eyes.missing(OTHER);
+        let signal = self.house.until("lobby/signal/ward", |signal| signal["kind"] == "answer").await;
+        let mut member = support::Client::connect(self.house.port(), "flood").await;
+        let flood = |seq: u64| {
+            let candidate = json!({ "candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0" });
+            let session = &signal["session"];
+            json!({ "room": "r", "session": session, "seq": seq, "kind": "candidate", "candidate": candidate }).to_string()
+        };
+        let start = Instant::now();
+        for seq in 1_000..1_100 {
+            member.publish("lobby/signal/ward", false, &flood(seq)).await;
+        }
+        self.house.until_error("lobby", |error| error["code"] == "SIGNAL_REFUSED").await;
+        let reported = start.elapsed();
+        for seq in 1_100..11_000 {
+            member.publish("lobby/signal/ward", false, &flood(seq)).await;
+        }
+        self.eyes.moves(OTHER).await;
+        let lost = Some(self.eyes.missing(OTHER) - missing);
+        let made = "10,000 candidates from a member";
+        Row { code: "SIGNAL_REFUSED", made, reported, healed: None, lost }
+    }
+
     async fn close(self) {
         self.house.close().await;
     }
@@ -489,7 +514,7 @@ async fn work() -> Vec<Row> {
 /// What is wrong with what is said.
 async fn words() -> Vec<Row> {
     let mut scene = Scene::open().await;
-    let mut rows = Vec::new();
+    let mut rows = vec![scene.flood().await];
     let stranger = "lobby/signal/stranger";
     let hello = r#"{"room":"r","session":"00112233445566778899aabbccddeeff","seq":1,"kind":"hello"}"#;
     let member = r#"{"room":"r","members":["lobby","ward","a b"],"object-fit":"fill"}"#;

@@ -250,4 +250,32 @@ mod tests {
         stop.tell();
         worker.join().expect("no panic").expect("ends");
     }
+
+    #[test]
+    fn a_stream_that_changes_its_size_goes_on_in_the_new_one() {
+        let (clock, stop) = (Clock::start(), Stop::default());
+        let (decoders, mut jobs) = Decoders::new(1, clock);
+        let jobs = jobs.pop().expect("one worker");
+        let video = Arc::new(Video::new(Arc::default()));
+        let mut sink = decoders.sink(&video, |trouble| panic!("{trouble:?}"));
+        let worker = std::thread::spawn({
+            let stop = stop.clone();
+            move || decode(&jobs, clock, &stop)
+        });
+        for size in [Size::new(64, 64), Size::new(320, 180), Size::new(96, 160)] {
+            let mut encoder = Encoder::new(size, 30.0, 200_000).expect("an encoder");
+            let packet = encoder.encode(&Frame::new(size), 0, true).expect("coded").expect("a picture");
+            assert!(sink(packet));
+            let frame = loop {
+                assert!(!worker.is_finished());
+                if let Some(frame) = video.take(clock.mono()) {
+                    break frame;
+                }
+                std::thread::yield_now();
+            };
+            assert_eq!(frame.size(), size);
+        }
+        stop.tell();
+        worker.join().expect("no panic").expect("ends");
+    }
 }

@@ -22,6 +22,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 const SESSIONS_SEEN: usize = 8;
 /// Own candidates kept to be said again with the offer; further ones are said once.
 const CANDIDATES_KEPT: usize = 32;
+/// The member's candidates that are taken for one description; what comes after them is refused.
+const CANDIDATES_TAKEN: usize = 64;
 
 /// Makes session ids and sequence numbers without chance: the process's `boot` and two counters.
 #[derive(Debug)]
@@ -105,6 +107,8 @@ pub struct Peer {
     answered: bool,
     /// The offer in flight and its candidates with their `seq`, to be said again to who has not heard them.
     said: Vec<(u64, SignalBody)>,
+    /// The member's candidates since its last description.
+    candidates: usize,
     /// The highest `seq` heard in each of the other side's sessions.
     heard: VecDeque<(SessionId, u64)>,
 }
@@ -121,6 +125,7 @@ impl Peer {
             deadline: None,
             answered: false,
             said: Vec::new(),
+            candidates: 0,
             heard: VecDeque::new(),
         }
     }
@@ -187,6 +192,7 @@ impl Peer {
             SignalBody::Offer(_) if known_session && !current => Vec::new(),
             // ICE restart: the connection there is goes on.
             SignalBody::Offer(sdp) if current && self.is_running() => {
+                self.candidates = 0;
                 vec![Step::Open { session: signal.session.clone(), role: Role::Answer(sdp.clone()) }]
             }
             SignalBody::Offer(sdp) => {
@@ -199,7 +205,11 @@ impl Peer {
                 self.said.clear();
                 vec![Step::RemoteAnswer { session: signal.session.clone(), sdp: sdp.clone() }]
             }
+            SignalBody::Candidate(_) if current && self.candidates == CANDIDATES_TAKEN => {
+                vec![Step::Refused("more candidates than any member has")]
+            }
             SignalBody::Candidate(candidate) if current => {
+                self.candidates += 1;
                 vec![Step::RemoteCandidate { session: signal.session.clone(), candidate: candidate.clone() }]
             }
             SignalBody::Bye if current || !known_session => {
@@ -228,6 +238,7 @@ impl Peer {
             PeerEvent::Offer(sdp) => {
                 // A second one restarts ICE and has an answer of its own.
                 self.answered = false;
+                self.candidates = 0;
                 self.said.clear();
                 self.say(SignalBody::Offer(sdp), numbers)
             }
@@ -326,6 +337,7 @@ impl Peer {
         self.opened_at = now;
         self.attempts = self.attempts.saturating_add(1);
         self.answered = false;
+        self.candidates = 0;
         self.said.clear();
     }
 
@@ -422,6 +434,30 @@ mod tests {
             matches!(&failed[..], [Step::Close, Step::Send { body: SignalBody::Hello, .. }]),
             "{failed:?}"
         );
+    }
+
+    #[test]
+    fn a_flood_of_candidates_is_refused_and_a_restart_of_ice_may_bring_new_ones() {
+        let mut numbers = Numbers::new("0123456789abcdef");
+        let (mut lobby, mut ward, session) = connected(&mut numbers);
+        let flood: Vec<Step> = (0..10_000)
+            .flat_map(|_| {
+                let seq = numbers.seq();
+                let body = SignalBody::Candidate("{}".into());
+                let room = RoomId::parse("r").expect("an id");
+                let signal = Signal { room, session: session.clone(), seq, body };
+                ward.hear(&signal, &mut numbers, LATER)
+            })
+            .collect();
+        let taken = flood.iter().filter(|step| matches!(step, Step::RemoteCandidate { .. })).count();
+        assert_eq!(taken, CANDIDATES_TAKEN);
+        assert!(matches!(flood.last(), Some(Step::Refused(_))));
+
+        let offer = said(lobby.report(&session, PeerEvent::Offer("again".into()), &mut numbers, LATER));
+        ward.hear(&offer, &mut numbers, LATER);
+        let candidate = said(lobby.report(&session, PeerEvent::Candidate("{}".into()), &mut numbers, LATER));
+
+        assert!(matches!(ward.hear(&candidate, &mut numbers, LATER)[..], [Step::RemoteCandidate { .. }]));
     }
 
     const LATER: Duration = Duration::from_secs(60);

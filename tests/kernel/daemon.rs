@@ -65,6 +65,27 @@ async fn an_unplugged_camera_is_said_and_back_without_help() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_is_open_in_a_room_and_at_no_other_time() {
+    let mut kiosk = Kiosk::start().await;
+    kiosk.message("lobby/reported", |reported| reported["tiles"] == json!([])).await;
+    assert_eq!(kiosk.open_cameras(), [""; 0]);
+
+    kiosk.room("front", Fit::Fill, false).await;
+    assert_eq!(kiosk.open_cameras(), [FRONT.1]);
+
+    for document in [r#"{"room":"test","members":["ward"]}"#, ""] {
+        kiosk.room("front", Fit::Fill, false).await;
+        kiosk.controller.publish("lobby/desired", true, document).await;
+        kiosk.message("lobby/reported", |reported| reported["tiles"] == json!([])).await;
+        let start = Instant::now();
+        while !kiosk.open_cameras().is_empty() {
+            assert!(start.elapsed() < LIMIT, "{document:?}: {:?} is still open", kiosk.open_cameras());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_is_told_to_stop_gives_the_console_back() {
     let mut kiosk = Kiosk::start().await;
     kiosk.room("front", Fit::Fill, false).await;
@@ -121,6 +142,15 @@ impl Kiosk {
             File::options().create(true).append(true).open(bed::out().join("daemon.log")).expect("a log");
         let daemon = Process::start(Command::new(program).arg("run").arg("--config").arg(file).stderr(log));
         Self { daemon, controller, _configuration: configuration }
+    }
+
+    /// The camera nodes among the daemon's open files.
+    fn open_cameras(&self) -> Vec<String> {
+        let files =
+            std::fs::read_dir(format!("/proc/{}/fd", self.daemon.0.id())).expect("its files").flatten();
+        let files = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        let files = files.map(|file| file.to_string_lossy().into_owned());
+        files.filter(|file| file.starts_with("/dev/video")).collect()
     }
 
     /// Makes a room of the kiosk alone, and answers where its tile lies once that is live.
