@@ -204,7 +204,7 @@ impl Default for Inbox {
 /// Takes pictures from `camera`, brings them upright, and hands them to the own tile and the encoder until told to stop.
 ///
 /// # Errors
-/// The camera's failure; a camera that delivers nothing but bad frames for a second is one too.
+/// The camera's failure; a camera that delivers nothing but bad frames for nine tenths of a second is one too.
 pub fn capture(
     camera: &mut dyn Camera,
     rotation: Rotation,
@@ -214,7 +214,7 @@ pub fn capture(
     stop: &Stop,
 ) -> Result<(), Failure> {
     let (mut raw, mut upright) = (FramePool::default(), FramePool::default());
-    let (size, most_bad) = (camera.mode().size, camera.mode().rate_hz.max(1.0) as u32);
+    let (size, most_bad) = (camera.mode().size, (0.9 * camera.mode().rate_hz) as u32);
     let mut bad = 0;
     while !stop.is_told() {
         let captured = raw.produce(size, |frame| {

@@ -100,8 +100,8 @@ pub struct V4l2Camera {
 impl V4l2Camera {
     /// How long a camera may take to its first picture: some USB cameras need two seconds after STREAMON.
     const START: Duration = Duration::from_secs(3);
-    /// How long it may be silent later, unless it is slower than three pictures in this time.
-    const SILENCE: Duration = Duration::from_secs(1);
+    /// How long it may be silent later, or for three pictures: a second from the last one it is said.
+    const SILENCE: Duration = Duration::from_millis(900);
 
     /// How long to wait once it has delivered.
     fn steady(&self) -> Duration {
