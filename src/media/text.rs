@@ -10,6 +10,7 @@ use embedded_graphics::prelude::{
     Dimensions, DrawTarget, OriginDimensions, Point, PointsIter, RgbColor, Size as Extent,
 };
 use embedded_graphics::primitives::Rectangle;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -216,9 +217,9 @@ impl Fonts {
     }
 
     /// `text` if it is at most `width` pixels wide, else as much of it as fits before an ellipsis.
-    pub fn shortened(&mut self, text: &str, height: u32, width: u32) -> String {
+    pub fn shortened<'a>(&mut self, text: &'a str, height: u32, width: u32) -> Cow<'a, str> {
         if self.measure(text, height) <= width {
-            return text.to_owned();
+            return text.into();
         }
         let mut left = width.saturating_sub(self.measure("…", height));
         let mut short: String = characters(text)
@@ -231,7 +232,7 @@ impl Fonts {
             .collect();
         short.truncate(short.trim_end().len());
         short.push('…');
-        short
+        short.into()
     }
 
     /// `text` in at most `most` lines of `width` pixels, broken at spaces and between Chinese characters.
@@ -257,7 +258,7 @@ impl Fonts {
             rest = rest[end..].trim_start();
         }
         if !rest.is_empty() && most > 0 {
-            lines.push(self.shortened(rest, height, width));
+            lines.push(self.shortened(rest, height, width).into_owned());
         }
         lines
     }

@@ -99,6 +99,8 @@ pub fn show(
     let mut compositor = Compositor::default();
     let mut set: Option<Arc<Picture>> = None;
     let mut panes: Vec<Pane> = Vec::new();
+    // What this round changes on the canvas.
+    let mut changed = Vec::new();
     let mut everything = true;
     let mut last = Duration::ZERO;
     while !stop.is_told() {
@@ -109,7 +111,7 @@ pub fn show(
         last = clock.mono();
         stage.turns.fetch_add(1, Relaxed);
 
-        let mut changed = Vec::new();
+        changed.clear();
         let wanted = lock(&stage.picture).clone();
         if let Some(wanted) = wanted.filter(|wanted| set.as_ref().is_none_or(|set| !Arc::ptr_eq(set, wanted)))
         {
