@@ -40,7 +40,7 @@ impl Simulation {
     }
 }
 
-pub use crate::device::board::give_memory_back;
+pub use crate::device::board::{allocated_kib, give_memory_back};
 
 /// The devices this configuration names; the simulated among them are those of `simulation`.
 pub fn devices(config: &Config, simulation: &Simulation) -> Devices {

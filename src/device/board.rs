@@ -47,6 +47,20 @@ pub fn give_memory_back() {
     }
 }
 
+/// Memory that this process has allocated and not freed, in KiB, whatever the allocator keeps besides (mallinfo2(3)).
+/// `None` where the C library does not tell.
+#[allow(unsafe_code)]
+pub fn allocated_kib() -> Option<u64> {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and locks each arena while it counts in it.
+    return Some(unsafe {
+        let info = libc::mallinfo2();
+        (info.uordblks + info.hblkhd) as u64 / 1024
+    });
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
 fn zone_of(zone: &Path) -> Option<Gauge> {
     let acts = |index: u32| {
         let kind = std::fs::read_to_string(zone.join(format!("trip_point_{index}_type"))).ok()?;

@@ -1,7 +1,7 @@
 //! What the process costs over time, and whether that grows.
 
 use crate::kiosk::resident_kib;
-use crate::machine::give_memory_back;
+use crate::machine::{allocated_kib, give_memory_back};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -23,6 +23,8 @@ pub struct Sample {
     /// Since the beginning.
     pub at: Duration,
     pub rss_kib: u64,
+    /// What of it is allocated: without what the allocator keeps, or cannot give back, for being in pieces.
+    pub allocated_kib: Option<u64>,
     pub descriptors: usize,
     pub threads: usize,
     /// Whether all was healed and nothing went on, so that it can be compared with other such moments.
@@ -39,6 +41,7 @@ impl Sample {
         Self {
             at: begun.elapsed(),
             rss_kib: resident_kib(),
+            allocated_kib: allocated_kib(),
             // One is the folder's own.
             descriptors: entries("/proc/self/fd").saturating_sub(1),
             threads: entries("/proc/self/task"),
@@ -50,7 +53,11 @@ impl Sample {
 impl std::fmt::Display for Sample {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mib = self.rss_kib as f64 / 1024.0;
-        write!(f, "RSS {mib:.1} MiB, {} descriptors, {} threads", self.descriptors, self.threads)
+        write!(f, "RSS {mib:.1} MiB, ")?;
+        if let Some(kib) = self.allocated_kib {
+            write!(f, "{:.1} MiB allocated, ", kib as f64 / 1024.0)?;
+        }
+        write!(f, "{} descriptors, {} threads", self.descriptors, self.threads)
     }
 }
 
@@ -151,6 +158,7 @@ impl Slope {
 pub struct Slopes {
     samples: usize,
     rss_kib: Option<Slope>,
+    allocated_kib: Option<Slope>,
     descriptors: Option<Slope>,
     threads: Option<Slope>,
 }
@@ -159,15 +167,17 @@ impl Slopes {
     pub fn of(samples: &[Sample]) -> Self {
         let warm = samples.last().map_or(Duration::ZERO, |last| last.at / 3);
         let rest: Vec<&Sample> = samples.iter().filter(|sample| sample.rest && sample.at >= warm).collect();
-        let slope = |value: fn(&Sample) -> f64| {
-            let points: Vec<_> = rest.iter().map(|sample| (sample.at.as_secs_f64(), value(sample))).collect();
+        let slope = |value: fn(&Sample) -> Option<f64>| {
+            let point = |sample: &&Sample| Some((sample.at.as_secs_f64(), value(sample)?));
+            let points: Vec<_> = rest.iter().filter_map(point).collect();
             Slope::of(&points).filter(|_| points.len() >= FEWEST)
         };
         Self {
             samples: rest.len(),
-            rss_kib: slope(|sample| sample.rss_kib as f64),
-            descriptors: slope(|sample| sample.descriptors as f64),
-            threads: slope(|sample| sample.threads as f64),
+            rss_kib: slope(|sample| Some(sample.rss_kib as f64)),
+            allocated_kib: slope(|sample| Some(sample.allocated_kib? as f64)),
+            descriptors: slope(|sample| Some(sample.descriptors as f64)),
+            threads: slope(|sample| Some(sample.threads as f64)),
         }
     }
 
@@ -194,15 +204,16 @@ impl std::fmt::Display for Slopes {
             self.samples
         )?;
         let line = |name: &str, slope: Option<Slope>, scale: f64, none: f64| match slope {
-            None => format!("{name:<12} too short a time to tell"),
+            None => format!("{name:<14} too short a time to tell"),
             Some(slope) => {
                 let noise = slope.an_hour.abs() <= NOISE * slope.error || slope.an_hour.abs() < none;
                 let verdict = if noise { "within noise" } else { "above noise" };
                 let (an_hour, error) = (slope.an_hour / scale, slope.error / scale);
-                format!("{name:<12} {an_hour:+9.2} ± {error:.2}   {verdict}")
+                format!("{name:<14} {an_hour:+9.2} ± {error:.2}   {verdict}")
             }
         };
         writeln!(f, "{}", line("RSS, MiB", self.rss_kib, 1024.0, NO_SLOPE_KIB))?;
+        writeln!(f, "{}", line("allocated, MiB", self.allocated_kib, 1024.0, NO_SLOPE_KIB))?;
         writeln!(f, "{}", line("descriptors", self.descriptors, 1.0, 0.0))?;
         write!(f, "{}", line("threads", self.threads, 1.0, 0.0))
     }
@@ -217,6 +228,7 @@ mod tests {
             .map(|second| Sample {
                 at: Duration::from_secs(second),
                 rss_kib: rss_kib(second),
+                allocated_kib: Some(rss_kib(second) / 2),
                 descriptors: 50,
                 threads: threads(second),
                 rest: second % 10 < 2,
@@ -230,7 +242,7 @@ mod tests {
         let slopes = slopes(|second| 80_000 + 100 * second.min(500) + second * 37 % 11 * 200, |_| 40);
 
         assert!(slopes.flat(), "{slopes}");
-        assert_eq!(slopes.to_string().matches("within noise").count(), 3, "{slopes}");
+        assert_eq!(slopes.to_string().matches("within noise").count(), 4, "{slopes}");
     }
 
     #[test]
