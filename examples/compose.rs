@@ -71,7 +71,7 @@ fn gradient(size: Size) -> Frame {
 
 fn samples(directory: &Path, font: Option<&String>) -> Result<(), Box<dyn Error>> {
     let mut fonts = match font {
-        Some(path) => Fonts::new(std::fs::read(path)?)?,
+        Some(path) => Fonts::new(std::fs::read(path)?.into())?,
         None => Fonts::built_in(),
     };
     let mut compositor = Compositor::default();

@@ -3,6 +3,7 @@
 pub mod board;
 pub mod camera;
 pub mod console;
+pub mod file;
 mod ioctl;
 pub mod screen;
 pub mod sound;

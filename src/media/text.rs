@@ -3,7 +3,8 @@
 
 use super::canvas::{Canvas, Rgb};
 use crate::geometry::Rect;
-use ab_glyph::{Font, FontVec, PxScale, ScaleFont};
+use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
+use bytes::Bytes;
 use embedded_graphics::Pixel;
 use embedded_graphics::pixelcolor::{BinaryColor, Rgb888};
 use embedded_graphics::prelude::{
@@ -182,7 +183,7 @@ struct Glyph {
 /// 16 pixels, scaled by whole factors), then a box.
 #[derive(Debug)]
 pub struct Fonts {
-    file: Option<FontVec>,
+    file: Option<Bytes>,
     built_in: FontRenderer,
     /// By character and height. Full: emptied, the glyphs in use are drawn anew.
     glyphs: BTreeMap<(char, u32), Arc<Glyph>>,
@@ -206,8 +207,8 @@ impl Fonts {
     ///
     /// # Errors
     /// Bytes that are no font; use [`Fonts::built_in`] then.
-    pub fn new(file: Vec<u8>) -> Result<Self, NotAFont> {
-        let file = FontVec::try_from_vec_and_index(file, 0).map_err(|_| NotAFont)?;
+    pub fn new(file: Bytes) -> Result<Self, NotAFont> {
+        FontRef::try_from_slice(&file).map_err(|_| NotAFont)?;
         Ok(Self { file: Some(file), ..Self::built_in() })
     }
 
@@ -278,7 +279,8 @@ impl Fonts {
     }
 
     fn outline(&self, character: char, height: u32) -> Option<Glyph> {
-        let font = self.file.as_ref()?;
+        // Its tables are only pointed at: that costs little beside a glyph's outline.
+        let font = FontRef::try_from_slice(self.file.as_ref()?).ok()?;
         let id = font.glyph_id(character);
         if id.0 == 0 {
             return None;
@@ -447,7 +449,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_font_are_refused() {
-        assert_eq!(Fonts::new(vec![0; 100]).map(drop), Err(NotAFont));
+        assert_eq!(Fonts::new(vec![0; 100].into()).map(drop), Err(NotAFont));
     }
 
     proptest! {
