@@ -241,7 +241,7 @@ impl Kiosk {
     fn start_screen(&mut self) -> anyhow::Result<()> {
         let fonts = match &self.config.screen.font {
             Some(path) => {
-                let read = || -> anyhow::Result<Fonts> { Ok(Fonts::new(crate::device::file::map(path)?)?) };
+                let read = || -> anyhow::Result<Fonts> { Ok(Fonts::new(self.devices.board.file(path)?)?) };
                 read().with_context(|| format!("read font {}", path.display()))?
             }
             None => Fonts::built_in(),

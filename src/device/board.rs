@@ -1,6 +1,8 @@
 //! How the board itself is: heat (kernel: driver-api/thermal/sysfs-api) and memory (kernel: admin-guide/cgroup-v2).
 
 use super::{Board, Gauge};
+use bytes::Bytes;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The board as the kernel shows it below a root: `/`, or a copy of some files in a test.
@@ -23,6 +25,10 @@ impl Board for KernelBoard {
         zones
             .filter_map(|zone| zone_of(&zone.path()))
             .max_by_key(|gauge| gauge.now as i64 - gauge.limit as i64)
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Bytes> {
+        super::file::map(path)
     }
 
     /// Of the process's control group, against `memory.high`, else `memory.max`.

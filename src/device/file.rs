@@ -8,11 +8,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// Maps a file that is replaced, but never written in place, as installed files are. Its pages are the kernel's: it
-/// brings in those that are read, shares them between processes, and drops them when memory is short.
-///
-/// # Errors
-/// What opening or mapping answers; an empty file is [`io::ErrorKind::InvalidData`].
+/// Maps it: its pages are the kernel's, which brings in those that are read, shares them between processes, and drops
+/// them when memory is short. See [`super::Board::file`].
 pub fn map(path: &Path) -> io::Result<Bytes> {
     let file = File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;

@@ -3,7 +3,7 @@
 pub mod board;
 pub mod camera;
 pub mod console;
-pub mod file;
+mod file;
 mod ioctl;
 pub mod screen;
 pub mod sound;
@@ -13,6 +13,9 @@ use crate::geometry::{Rect, Size};
 use crate::media::canvas::{Canvas, PixelLayout};
 use crate::media::frame::Frame;
 use crate::media::sound::Block;
+use bytes::Bytes;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// What went wrong with a device, in the words the kiosk decides by.
@@ -123,6 +126,12 @@ pub trait Board: Send + Sync {
 
     /// The service's memory and its limit, in bytes. `None` without a limit.
     fn memory(&self) -> Option<Gauge>;
+
+    /// An installed file, which nobody writes in place: only what is read of it takes memory.
+    ///
+    /// # Errors
+    /// What opening or mapping answers; an empty file is [`io::ErrorKind::InvalidData`].
+    fn file(&self, path: &Path) -> io::Result<Bytes>;
 }
 
 /// What a sound device agreed to.

@@ -133,6 +133,10 @@ mod tests {
         fn memory(&self) -> Option<Gauge> {
             None
         }
+
+        fn file(&self, path: &Path) -> std::io::Result<bytes::Bytes> {
+            Ok(std::fs::read(path)?.into())
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ const NO_SLOPE_KIB: f64 = 1024.0;
 const STEEP_KIB: f64 = 4096.0;
 /// Of a slope, in standard errors: less is noise.
 const NOISE: f64 = 3.0;
+/// Neighbours that are more alike than this are taken for a trend, not for noise.
+const MOST_ALIKE: f64 = 0.95;
 /// Fewer samples at rest tell nothing.
 const FEWEST: usize = 30;
 
@@ -132,8 +134,10 @@ pub struct Slope {
 }
 
 impl Slope {
-    /// Least squares of points of seconds and values. `None` of fewer than three moments.
-    fn of(points: &[(f64, f64)]) -> Option<Self> {
+    /// Least squares of points of seconds and values, in order. What `wanders` was high a moment ago and still is: of its
+    /// points fewer count, by how alike neighbours are (of a first-order autoregression `n (1 - r) / (1 + r)` are
+    /// independent). `None` of fewer than three moments.
+    fn of(points: &[(f64, f64)], wanders: bool) -> Option<Self> {
         let n = points.len() as f64;
         let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
         let (x, y) = (mean(|point| point.0), mean(|point| point.1));
@@ -142,8 +146,12 @@ impl Slope {
             return None;
         }
         let slope = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>() / spread;
-        let rest: f64 = points.iter().map(|point| (point.1 - y - slope * (point.0 - x)).powi(2)).sum();
-        let error = (rest / (n - 2.0) / spread).sqrt();
+        let rest: Vec<f64> = points.iter().map(|point| point.1 - y - slope * (point.0 - x)).collect();
+        let squares: f64 = rest.iter().map(|rest| rest.powi(2)).sum();
+        let neighbours: f64 = rest.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        let alike =
+            if wanders && squares > 0.0 { (neighbours / squares).clamp(0.0, MOST_ALIKE) } else { 0.0 };
+        let error = (squares / (n - 2.0) / spread * (1.0 + alike) / (1.0 - alike)).sqrt();
         let time = points.last()?.0 - points.first()?.0;
         Some(Self { an_hour: slope * 3600.0, error: error * 3600.0, growth: slope * time })
     }
@@ -167,17 +175,17 @@ impl Slopes {
     pub fn of(samples: &[Sample]) -> Self {
         let warm = samples.last().map_or(Duration::ZERO, |last| last.at / 3);
         let rest: Vec<&Sample> = samples.iter().filter(|sample| sample.rest && sample.at >= warm).collect();
-        let slope = |value: fn(&Sample) -> Option<f64>| {
+        let slope = |wanders, value: fn(&Sample) -> Option<f64>| {
             let point = |sample: &&Sample| Some((sample.at.as_secs_f64(), value(sample)?));
             let points: Vec<_> = rest.iter().filter_map(point).collect();
-            Slope::of(&points).filter(|_| points.len() >= FEWEST)
+            Slope::of(&points, wanders).filter(|_| points.len() >= FEWEST)
         };
         Self {
             samples: rest.len(),
-            rss_kib: slope(|sample| Some(sample.rss_kib as f64)),
-            allocated_kib: slope(|sample| Some(sample.allocated_kib? as f64)),
-            descriptors: slope(|sample| Some(sample.descriptors as f64)),
-            threads: slope(|sample| Some(sample.threads as f64)),
+            rss_kib: slope(true, |sample| Some(sample.rss_kib as f64)),
+            allocated_kib: slope(true, |sample| Some(sample.allocated_kib? as f64)),
+            descriptors: slope(false, |sample| Some(sample.descriptors as f64)),
+            threads: slope(false, |sample| Some(sample.threads as f64)),
         }
     }
 
@@ -188,7 +196,9 @@ impl Slopes {
 
     /// Whether nothing grows. Of too short a time: true.
     pub fn flat(&self) -> bool {
-        let steep = self.rss_kib.is_some_and(|slope| slope.above_noise() && slope.an_hour > STEEP_KIB);
+        // What the allocator keeps in pieces is the kernel's, not ours to give back: it levels out, and is shown beside.
+        let memory = self.allocated_kib.or(self.rss_kib);
+        let steep = memory.is_some_and(|slope| slope.above_noise() && slope.an_hour > STEEP_KIB);
         // Of what is counted, less than one more is nothing.
         let more =
             |slope: Option<Slope>| slope.is_some_and(|slope| slope.above_noise() && slope.growth >= 1.0);
@@ -228,7 +238,7 @@ mod tests {
             .map(|second| Sample {
                 at: Duration::from_secs(second),
                 rss_kib: rss_kib(second),
-                allocated_kib: Some(rss_kib(second) / 2),
+                allocated_kib: Some(rss_kib(second)),
                 descriptors: 50,
                 threads: threads(second),
                 rest: second % 10 < 2,
