@@ -9,6 +9,7 @@ pub mod echo;
 pub mod frame;
 pub mod h264;
 pub mod jitter;
+pub mod kernel;
 pub mod lip_sync;
 pub mod mix;
 pub mod opus;

@@ -1,0 +1,208 @@
+//! Where the pixels of a row are sampled, and the same as processors with vectors want it.
+
+use std::ops::Range;
+
+/// The whole weight: 7 bits.
+pub const FULL: u8 = 128;
+/// Taps of a block: of as many pixels as are made at once, or of each two of them.
+pub const BLOCK: usize = 16;
+pub const SHARED_BLOCK: usize = BLOCK / 2;
+/// Samples that are loaded at once.
+pub const WINDOW: usize = 16;
+
+/// One sample between two neighbours of a line: `index`, and the weight of the next one, in 1/128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tap {
+    pub index: u32,
+    pub weight: u8,
+}
+
+/// The taps of a row of the screen.
+#[derive(Debug)]
+pub struct Taps {
+    taps: Vec<Tap>,
+    range: Range<usize>,
+    pattern: Pattern,
+    /// The first tap's sample.
+    origin: u32,
+    blocks: Vec<Block>,
+    far_blocks: Vec<FarBlock>,
+}
+
+/// What taps have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// One to one: the samples themselves.
+    Same,
+    /// Two to one: the means of pairs.
+    Half,
+    /// The samples of eight pixels lie in one window.
+    Near,
+    /// The samples of four pixels lie in one window.
+    Far,
+    /// None of that.
+    Scattered,
+}
+
+/// Sixteen pixels, their samples as bytes of windows: those of pixels 0–7 in the lower half; or eight, in the lower half
+/// alone. Small: those of a row are to stay in the first cache.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct Block {
+    /// For each pixel the places of its two samples in the window of its eight pixels; 0x80 where its window is another.
+    pub places: [u8; 32],
+    /// The weights of the two samples.
+    pub weights: [u8; 32],
+    /// Where the windows of pixels 0–7 and 8–15 begin.
+    pub windows: [u32; 2],
+    /// The first tap.
+    pub first: u32,
+}
+
+/// What a [`Block`] has besides where samples lie [`Pattern::Far`] apart: the same for pixels 4–7 and 12–15.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct FarBlock {
+    pub places: [u8; 32],
+    pub windows: [u32; 2],
+}
+
+impl Taps {
+    /// `taps` lie within a line of `samples`, of which at least one is needed; each is for one pixel.
+    ///
+    /// # Panics
+    /// If one lies beyond, or weighs more than [`FULL`].
+    pub fn new(taps: Vec<Tap>, samples: usize) -> Self {
+        Self::in_blocks(taps, samples, BLOCK)
+    }
+
+    /// The same, each for two pixels.
+    ///
+    /// # Panics
+    /// As [`Taps::new`].
+    pub fn shared(taps: Vec<Tap>, samples: usize) -> Self {
+        Self::in_blocks(taps, samples, SHARED_BLOCK)
+    }
+
+    fn in_blocks(mut taps: Vec<Tap>, samples: usize, size: usize) -> Self {
+        for tap in &mut taps {
+            assert!((tap.index as usize) < samples && tap.weight <= FULL, "{tap:?} of {samples}");
+            // The last sample is the second of its pair, so that each pair lies within the line.
+            if tap.index as usize == samples - 1 && samples > 1 {
+                *tap = Tap { index: tap.index - 1, weight: FULL };
+            }
+        }
+        let indices = || taps.iter().map(|tap| tap.index as usize);
+        let last = (indices().max().unwrap_or(0) + 2).min(samples);
+        // At least one window, where the line has one.
+        let first = indices().min().unwrap_or(0).min(last.saturating_sub(WINDOW));
+        let range = first..last.max(first + WINDOW).min(samples);
+        taps.iter_mut().for_each(|tap| tap.index -= first as u32);
+        let pattern = pattern(&taps, range.len(), size);
+        let (mut blocks, mut far_blocks) = (Vec::new(), Vec::new());
+        if pattern != Pattern::Scattered {
+            for start in starts(taps.len(), size) {
+                let (block, far) = block(&taps[start..start + size], start, range.len(), pattern);
+                blocks.push(block);
+                far_blocks.extend((pattern == Pattern::Far).then_some(far));
+            }
+        }
+        let origin = taps.first().map_or(0, |tap| tap.index);
+        Self { taps, range, pattern, origin, blocks, far_blocks }
+    }
+
+    /// How many taps there are.
+    pub fn count(&self) -> usize {
+        self.taps.len()
+    }
+
+    /// The samples of a line that are needed; the kernel is given these alone.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// How many samples are needed.
+    pub fn reach(&self) -> usize {
+        self.range.len()
+    }
+
+    pub fn as_slice(&self) -> &[Tap] {
+        &self.taps
+    }
+
+    pub fn pattern(&self) -> Pattern {
+        self.pattern
+    }
+
+    /// Of all pixels in order, the last block ending with the last pixel; none if [`Pattern::Scattered`].
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Where the samples of a block begin that stand side by side: [`Pattern::Same`], or [`Pattern::Half`].
+    pub fn start(&self, block: &Block) -> usize {
+        let each = if self.pattern == Pattern::Half { 2 } else { 1 };
+        (self.origin + each * block.first) as usize
+    }
+
+    /// As many as [`Taps::blocks`] if [`Pattern::Far`], else none.
+    pub fn far_blocks(&self) -> &[FarBlock] {
+        &self.far_blocks
+    }
+}
+
+/// The first tap of each block of `size`.
+fn starts(taps: usize, size: usize) -> impl Iterator<Item = usize> {
+    (0..taps.div_ceil(size)).map(move |block| (block * size).min(taps - size))
+}
+
+fn pattern(taps: &[Tap], samples: usize, size: usize) -> Pattern {
+    if taps.len() < size || samples < WINDOW {
+        return Pattern::Scattered;
+    }
+    let first = taps[0].index;
+    let every = |step: u32, weight: u8| {
+        (0..).zip(taps).all(|(pixel, tap)| {
+            // The last one of the line is the second of its pair.
+            let same = Tap { index: first + step * pixel, weight };
+            *tap == same || step == 1 && *tap == Tap { index: same.index.wrapping_sub(1), weight: FULL }
+        })
+    };
+    let fit =
+        |pixels: usize| starts(taps.len(), size).all(|start| taps[start..start + size].chunks(pixels).all(fits));
+    match () {
+        () if every(1, 0) => Pattern::Same,
+        () if every(2, FULL / 2) => Pattern::Half,
+        () if fit(8) => Pattern::Near,
+        () if fit(4) => Pattern::Far,
+        () => Pattern::Scattered,
+    }
+}
+
+/// Whether the pairs of these pixels lie in one window.
+fn fits(taps: &[Tap]) -> bool {
+    let indices = || taps.iter().map(|tap| tap.index);
+    let (Some(least), Some(most)) = (indices().min(), indices().max()) else { return true };
+    ((most - least) as usize) < WINDOW - 1
+}
+
+fn block(taps: &[Tap], first: usize, samples: usize, pattern: Pattern) -> (Block, FarBlock) {
+    let each = if pattern == Pattern::Far { 4 } else { 8 };
+    let mut block = Block { places: [0x80; 32], weights: [0; 32], windows: [0; 2], first: first as u32 };
+    let mut far = FarBlock { places: [0x80; 32], windows: [0; 2] };
+    for (pixel, tap) in taps.iter().enumerate() {
+        let group = &taps[pixel / each * each..][..each];
+        let least = group.iter().map(|tap| tap.index).min().unwrap_or(0);
+        // A window that would end beyond the line begins earlier.
+        let window = least.min((samples - WINDOW) as u32);
+        let (places, windows) = match pixel % 8 < each {
+            true => (&mut block.places, &mut block.windows),
+            false => (&mut far.places, &mut far.windows),
+        };
+        windows[pixel / 8] = window;
+        let place = (tap.index - window) as u8;
+        places[2 * pixel..2 * pixel + 2].copy_from_slice(&[place, place + 1]);
+        block.weights[2 * pixel..2 * pixel + 2].copy_from_slice(&[FULL - tap.weight, tap.weight]);
+    }
+    (block, far)
+}
