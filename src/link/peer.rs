@@ -14,7 +14,7 @@ mod outgoing;
 mod sound;
 mod time;
 
-use crate::link::repair::RoundTrip;
+use crate::link::repair::{Estimate, RoundTrip};
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::fault::Code;
@@ -145,6 +145,7 @@ struct Shared {
     keyframe: Notify,
     sound: sound::Queue,
     clocks: Clocks,
+    estimate: Estimate,
 }
 
 impl Peer {
@@ -171,6 +172,7 @@ impl Peer {
             keyframe: Notify::new(),
             sound: sound::Queue::default(),
             clocks: clocks.clone(),
+            estimate: Estimate::default(),
         });
         let inlet = Inlet { remote, outgoing, sinks };
         let task = tokio::spawn(own(settings.clone(), role, reports, inlet, shared.clone(), closed));
@@ -202,6 +204,11 @@ impl Peer {
             && self.access_units.try_send(packet.clone()).is_ok();
         self.shared.broken.store(!fits, Relaxed);
         fits
+    }
+
+    /// How many bits a second the way to the other side carries, sound and all; `None` until it has reported.
+    pub fn estimate_bps(&self) -> Option<u32> {
+        self.shared.estimate.get()
     }
 
     /// Sends a packet of sound, before any picture that waits. Never waits: when the connection cannot keep up, the
@@ -254,7 +261,7 @@ async fn own(
 ) {
     let (ears, listener, heard) = Ears::new();
     let mut connection = None;
-    let reason = match connection::open(&settings, ears, listener).await {
+    let reason = match connection::open(&settings, ears, listener, shared.estimate.clone()).await {
         Err(error) => short(&error),
         Ok(opened) => {
             connection = Some(opened.clone());

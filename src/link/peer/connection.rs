@@ -2,7 +2,7 @@
 
 use super::feedback::{Feedback, Listener};
 use super::{CANDIDATES, Kind, Settings, sound};
-use crate::link::repair::{self, RoundTrip};
+use crate::link::repair::{self, Estimate, RoundTrip};
 use anyhow::Context;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::media_stream::MediaStreamTrack;
@@ -40,6 +40,7 @@ pub async fn open(
     settings: &Settings,
     ears: Ears,
     listener: Listener,
+    estimate: Estimate,
 ) -> anyhow::Result<Arc<dyn PeerConnection>> {
     let mut engine = MediaEngine::default();
     engine.register_codec(h264(), RtpCodecKind::Video).context("register H.264")?;
@@ -47,7 +48,7 @@ pub async fn open(
     engine.register_codec(opus(), RtpCodecKind::Audio).context("register Opus")?;
     let level = RTCRtpHeaderExtensionCapability { uri: sound::LEVEL_URI.into() };
     engine.register_header_extension(level, RtpCodecKind::Audio, None).context("register the level")?;
-    let interceptors = repair::interceptors(&mut engine, listener, ears.round_trip.clone())?;
+    let interceptors = repair::interceptors(&mut engine, listener, ears.round_trip.clone(), estimate)?;
 
     let bind = if settings.bind.is_empty() {
         // webrtc makes a socket for each address of each interface of it.
