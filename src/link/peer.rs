@@ -13,11 +13,13 @@ mod kind;
 mod outgoing;
 mod sound;
 mod time;
+mod wish;
 
 use crate::link::repair::{Estimate, RoundTrip};
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::fault::Code;
+use crate::room::wish::Wish;
 use crate::room::{PeerEvent, Role};
 use crate::secret::Secret;
 use anyhow::{Context, bail, ensure};
@@ -37,11 +39,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
+use webrtc::data_channel::DataChannel;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
     PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription, StatsSelector,
 };
 pub use webrtc::runtime::Runtime;
+use wish::Wishes;
 
 /// Access units between the encoder and the connection. Full: the connection is too slow, drop to a keyframe.
 const ACCESS_UNITS: usize = 8;
@@ -146,6 +150,7 @@ struct Shared {
     sound: sound::Queue,
     clocks: Clocks,
     estimate: Estimate,
+    wishes: Wishes,
 }
 
 impl Peer {
@@ -173,6 +178,7 @@ impl Peer {
             sound: sound::Queue::default(),
             clocks: clocks.clone(),
             estimate: Estimate::default(),
+            wishes: Wishes::default(),
         });
         let inlet = Inlet { remote, outgoing, sinks };
         let task = tokio::spawn(own(settings.clone(), role, reports, inlet, shared.clone(), closed));
@@ -209,6 +215,16 @@ impl Peer {
     /// How many bits a second the way to the other side carries, sound and all; `None` until it has reported.
     pub fn estimate_bps(&self) -> Option<u32> {
         self.shared.estimate.get()
+    }
+
+    /// Tells the other side what is needed of its pictures, as soon as it can be told; the latest counts.
+    pub fn wish(&self, wish: Wish) {
+        self.shared.wishes.say(wish);
+    }
+
+    /// What the other side needs of our pictures; `None` until it says so: some never do.
+    pub fn their_wish(&self) -> Option<Wish> {
+        self.shared.wishes.theirs()
     }
 
     /// Sends a packet of sound, before any picture that waits. Never waits: when the connection cannot keep up, the
@@ -320,8 +336,8 @@ type Endless = anyhow::Result<Infallible>;
 impl Session {
     /// Lives until something fails, and says what.
     async fn live(self, role: Role, heard: Heard, inlet: Inlet) -> anyhow::Error {
-        let channels = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
-            Ok(Ok(channels)) => channels,
+        let (channels, wishes) = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
+            Ok(Ok(described)) => described,
             Ok(Err(error)) => return error,
             Err(_) => return anyhow::anyhow!("no description within {DISCONNECTED_LIMIT:?}"),
         };
@@ -333,6 +349,7 @@ impl Session {
             end = self.feel(&heard.pulse) => end,
             end = self.measure(&heard.round_trip) => end,
             end = self.pass_on(heard.feedback) => end,
+            end = self.agree(wishes, heard.channels) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
             end = self.receive_video(heard.video, &heard.round_trip, inlet.sinks.video) => end,
@@ -342,14 +359,15 @@ impl Session {
         }
     }
 
-    /// Adds what we send and makes the offer or the answer.
-    async fn describe(&self, role: Role) -> anyhow::Result<Vec<Channel>> {
-        let mut channels = Vec::new();
+    /// Adds what we send and makes the offer, with a data channel in it, or the answer.
+    async fn describe(&self, role: Role) -> anyhow::Result<(Vec<Channel>, Option<Arc<dyn DataChannel>>)> {
+        let (mut channels, mut wishes) = (Vec::new(), None);
         match role {
             Role::Offer => {
                 for kind in [Kind::Video, Kind::Sound] {
                     channels.push(self.channel(kind).await?);
                 }
+                wishes = Some(self.channel_for_wishes().await.context("add a data channel")?);
                 self.offer(None).await?;
             }
             Role::Answer(sdp) => {
@@ -374,7 +392,7 @@ impl Session {
                 self.answer().await?;
             }
         }
-        Ok(channels)
+        Ok((channels, wishes))
     }
 
     /// Adds a track of ours.
