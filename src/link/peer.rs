@@ -13,9 +13,10 @@ mod kind;
 mod outgoing;
 mod sound;
 mod time;
+mod way;
 mod wish;
 
-use crate::link::repair::{Estimate, RoundTrip};
+use crate::link::repair::Estimate;
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::fault::Code;
@@ -32,17 +33,17 @@ use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 pub use time::{Clocks, RtpClock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 use webrtc::data_channel::DataChannel;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
-    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription, StatsSelector,
+    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription,
 };
 pub use webrtc::runtime::Runtime;
 use wish::Wishes;
@@ -64,10 +65,6 @@ const DISCONNECTED_LIMIT: Duration = Duration::from_secs(6);
 /// How long a disconnected connection may come back by itself, and how long each restart of ICE may take: as long as
 /// webrtc goes on asking a pair of addresses that does not answer.
 const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
-/// How long nothing at all may arrive until another way is looked for; reports come each second.
-const SILENCE: Duration = Duration::from_secs(2);
-/// Between two looks at how far the other side is; it is asked more often.
-const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -522,41 +519,6 @@ impl Session {
                     self.restart.notify_one();
                     restart = Some(Instant::now() + RESTART_INTERVAL.1);
                 }
-            }
-        }
-    }
-
-    /// Looks for another way once when nothing arrives any more. ICE does not notice if only what the other side sends
-    /// is lost: its questions are answered to where they come from, its pictures go to where we were.
-    async fn feel(&self, pulse: &AtomicU64) -> Endless {
-        let mut look = interval(SILENCE / 8);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut beats, mut missed) = (0, 0);
-        loop {
-            look.tick().await;
-            missed = if std::mem::replace(&mut beats, pulse.load(Relaxed)) == beats { missed + 1 } else { 0 };
-            if beats > 0 && missed == 8 {
-                self.restart.notify_one();
-            }
-        }
-    }
-
-    /// Measures how far the other side is, by what ICE's questions take (RFC 7675). Reports on what is received would
-    /// tell only somebody who sends.
-    async fn measure(&self, round_trip: &RoundTrip) -> Endless {
-        let mut look = interval(MEASURE_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answers = 0;
-        loop {
-            look.tick().await;
-            let report = self.connection.get_stats(Instant::now().into_std(), StatsSelector::None).await;
-            let selected = report.transport().map(|transport| transport.selected_candidate_pair_id.as_str());
-            let pair = report.candidate_pairs().find(|pair| Some(pair.stats.id.as_str()) == selected);
-            let Some(pair) = pair else { continue };
-            if std::mem::replace(&mut answers, pair.responses_received) != pair.responses_received
-                && let Ok(time) = Duration::try_from_secs_f64(pair.current_round_trip_time)
-            {
-                round_trip.measured(time);
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::supervise::{Failure, Stop};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tracing::debug;
 
 /// Where one connection takes coded pictures.
 pub trait Outlet: Send + Sync {
@@ -51,7 +52,7 @@ struct Keyframe {
 }
 
 /// How a layer is coded at the moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coded {
     pub layer: Layer,
     pub size: Size,
@@ -114,18 +115,20 @@ impl Fanout {
     /// What is to be done with a picture of `size`; `None` while there is no member.
     fn plan(&self, size: Size, now: Duration) -> Option<Plan> {
         let State { layers, receivers, keyframes, coded } = &mut *lock(&self.state);
-        *coded = [None; 2];
+        let before = std::mem::take(coded);
         if receivers.is_empty() {
             return None;
         }
         let demands = receivers.iter().map(|(member, receiver)| (member.clone(), receiver.outlet.demand()));
-        let plan = layers.plan(size, &demands.collect(), now);
+        let demands = demands.collect();
+        let plan = layers.plan(size, &demands, now);
         for (member, receiver) in receivers {
             let planned = plan.receivers.get(member).copied().flatten();
             if planned.is_none() || planned == receiver.layer {
                 (receiver.layer, receiver.next) = (planned, None);
             } else if planned != receiver.next {
                 receiver.next = planned;
+                debug!(%member, layer = ?planned, demand = ?demands.get(member), "another layer");
                 if let Some(layer) = planned {
                     // One that sees the other layer meanwhile can wait.
                     let newcomer = receiver.layer.is_none();
@@ -135,8 +138,11 @@ impl Fanout {
             }
         }
         for layer in Layer::ALL {
-            coded[layer as usize] =
-                plan.rate(layer).map(|rate| Coded { layer, size: layer.size(size), rate });
+            let now = plan.rate(layer).map(|rate| Coded { layer, size: layer.size(size), rate });
+            if now != before[layer as usize] {
+                debug!(?layer, ?now, "coded otherwise");
+            }
+            coded[layer as usize] = now;
         }
         Some(plan)
     }
@@ -331,7 +337,7 @@ mod tests {
             fanout.add(id(member), outlet);
         }
         fanout.plan(VGA, Duration::ZERO);
-        Layer::ALL.map(|layer| fanout.takes_keyframe(layer, Duration::MAX));
+        assert_eq!(Layer::ALL.map(|layer| fanout.takes_keyframe(layer, Duration::MAX)), [true; 2]);
         fanout.send(&[packet(0, true), packet(0, true)]);
 
         fanout.want_keyframe(&id("small"));

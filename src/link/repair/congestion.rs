@@ -9,23 +9,30 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
-/// The estimate begins here: what nobody has been seen to lack is there.
-const START_BPS: f64 = 2_500_000.0;
+/// The estimate begins here, and grows beyond only to twice what arrives: nothing more is known.
+const START_BPS: f64 = 1_600_000.0;
 const LEAST_BPS: f64 = 50_000.0;
 const MOST_BPS: f64 = 25_000_000.0;
-/// Backing off goes to this share of what arrives, so that the queue on the way empties.
-const DECREASE: f64 = 0.85;
+/// Backing off goes to this share of what arrives, so that the queue on the way empties, and at most to half of what was
+/// before: little arrives where little was sent.
+const DECREASE: (f64, f64) = (0.85, 0.5);
 /// Growth in a second, and how long after backing off it is careful.
 const CAREFUL_GROWTH: f64 = 1.08;
 const GROWTH: f64 = 1.25;
 const CAREFUL_FOR: Duration = Duration::from_secs(4);
 /// Between two steps down: the one before must show first.
-const STEP: Duration = Duration::from_millis(300);
+const STEP: Duration = Duration::from_millis(700);
+/// A step down that shortens the queue by less was in vain. After the second, the way has become longer.
+const SHRINKS: Duration = Duration::from_millis(30);
+const MOST_VAIN: u32 = 2;
 /// A trend counts only while packets wait this long on the way.
 const WAITS: Duration = Duration::from_millis(50);
 /// So long they never wait without somebody sending too much.
 const WAITS_TOO_LONG: Duration = Duration::from_millis(160);
+/// Reports in a row that say so; one alone may be of a machine that was busy.
+const REPORTS: u32 = 3;
 
 /// How many bits a second the way to the other side carries at the moment. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +60,11 @@ pub struct Controller {
     loss: Loss,
     looked: Option<Instant>,
     backed_off: Option<Instant>,
+    /// How long packets waited at the last step down since they last did not wait, and how many steps were in vain.
+    waited: Option<Duration>,
+    vain: u32,
+    /// Reports in a row that say that packets wait.
+    over: u32,
 }
 
 impl Controller {
@@ -67,6 +79,24 @@ impl Controller {
             loss: Loss::default(),
             looked: None,
             backed_off: None,
+            waited: None,
+            vain: 0,
+            over: 0,
+        }
+    }
+
+    /// Packets wait on the way: sends less than arrives, unless that does not help.
+    fn relieve(&mut self, waits: Duration, now: Instant) {
+        let Some(received) = self.received.bps() else { return };
+        let shrunk = self.waited.replace(waits).is_none_or(|before| waits + SHRINKS <= before);
+        self.vain = if shrunk { 0 } else { self.vain + 1 };
+        if self.vain >= MOST_VAIN {
+            debug!(?waits, "the way has become longer");
+            self.queue.forget();
+            (self.waited, self.vain) = (None, 0);
+        } else {
+            debug!(?waits, received, "packets wait on the way");
+            self.back_off((DECREASE.0 * received).max(DECREASE.1 * self.target_bps), now);
         }
     }
 
@@ -78,7 +108,9 @@ impl Controller {
     fn grow(&mut self, time: Duration, now: Instant) {
         let careful = self.backed_off.is_some_and(|at| now.saturating_duration_since(at) < CAREFUL_FOR);
         let growth = if careful { CAREFUL_GROWTH } else { GROWTH };
-        self.target_bps *= growth.powf(time.as_secs_f64().min(1.0));
+        let most = self.received.bps().map_or(START_BPS, |received| START_BPS.max(2.0 * received));
+        let grown = self.target_bps * growth.powf(time.as_secs_f64().min(1.0));
+        self.target_bps = grown.min(most.max(self.target_bps));
     }
 }
 
@@ -99,15 +131,26 @@ impl BandwidthEstimator for Controller {
         let settled = self.backed_off.is_none_or(|at| now.saturating_duration_since(at) >= STEP);
 
         if waits > WAITS_TOO_LONG || (usage == Usage::Over && waits > WAITS) {
-            if settled && let Some(received) = self.received.bps() {
-                self.back_off(DECREASE * received, now);
+            self.over += 1;
+            if settled && self.over >= REPORTS {
+                self.relieve(waits, now);
             }
-        } else if usage != Usage::Under && waits <= WAITS {
-            self.grow(since, now);
+        } else if waits > WAITS {
+            self.over = 0;
+        } else {
+            (self.waited, self.vain, self.over) = (None, 0, 0);
+            if usage != Usage::Under {
+                self.grow(since, now);
+            }
         }
         match self.loss.look(reports, self.target_bps, waits > WAITS, now) {
-            Some(Verdict::TooMuch(bps)) => self.back_off(bps, now),
-            Some(Verdict::NotOurs(before)) => self.target_bps = self.target_bps.max(before),
+            Some(Verdict::TooMuch(bps)) => {
+                debug!(bps, "packets are lost on the way");
+                self.back_off(bps, now);
+            }
+            Some(Verdict::NotOurs(before)) => {
+                (self.target_bps, self.backed_off) = (self.target_bps.max(before), None);
+            }
             None => {}
         }
         self.target_bps = self.target_bps.clamp(LEAST_BPS, MOST_BPS);
@@ -160,9 +203,14 @@ struct Queue {
 }
 
 impl Queue {
-    const SPAN: Duration = Duration::from_secs(5);
+    const SPAN: Duration = Duration::from_secs(4);
     /// The other side's clock has jumped.
     const JUMP_MS: f64 = 10_000.0;
+
+    /// Begins anew with what comes next.
+    fn forget(&mut self) {
+        self.turned = None;
+    }
 
     fn look(&mut self, reports: &[PacketReport], now: Instant) -> Duration {
         let start = *self.start.get_or_insert(now);
@@ -207,11 +255,12 @@ enum Verdict {
 }
 
 impl Loss {
-    const WINDOW: Duration = Duration::from_millis(500);
+    const WINDOW: Duration = Duration::from_secs(1);
     /// How long a step down takes to show: encoder, way and report.
     const SETTLE: Duration = Duration::from_millis(1_200);
-    const FEWEST: usize = 10;
-    const TOLERATED: f64 = 0.1;
+    /// Fewer say little.
+    const FEWEST: usize = 40;
+    const TOLERATED: f64 = 0.15;
 
     fn look(
         &mut self,
@@ -222,8 +271,12 @@ impl Loss {
     ) -> Option<Verdict> {
         let since = *self.since.get_or_insert(now);
         let time = now.checked_duration_since(since)?;
-        self.sent += reports.len();
-        self.lost += reports.iter().filter(|report| !report.arrived).count();
+        // Those before the first that arrived: it may be that only a report of the other side was lost.
+        let told = reports.iter().skip_while(|report| !report.arrived);
+        let (sent, lost) =
+            told.fold((0, 0), |(sent, lost), report| (sent + 1, lost + usize::from(!report.arrived)));
+        self.sent += sent;
+        self.lost += lost;
         self.bytes += reports.iter().map(|report| report.size).sum::<usize>();
         if time < Self::WINDOW || self.sent < Self::FEWEST {
             return None;
@@ -233,7 +286,7 @@ impl Loss {
         (self.sent, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
 
         if share <= self.anyway + Self::TOLERATED {
-            self.anyway = self.anyway.min(0.8 * self.anyway + 0.2 * share);
+            self.anyway = self.anyway.min(0.95 * self.anyway + 0.05 * share);
             self.before = None;
             return None;
         }
@@ -261,6 +314,7 @@ mod tests {
         longest_queue: Duration,
         loses_each: u64,
         jitter: Duration,
+        longer: Duration,
     }
 
     const OPEN: Way = Way {
@@ -268,15 +322,16 @@ mod tests {
         longest_queue: Duration::from_millis(300),
         loses_each: u64::MAX,
         jitter: Duration::ZERO,
+        longer: Duration::ZERO,
     };
 
     #[test]
     fn a_way_without_limit_is_found_to_be_wide() {
         let mut sender = Sender::new();
 
-        sender.send(800_000.0, &OPEN, 10);
+        sender.send(3_000_000.0, &OPEN, 10);
 
-        assert!(sender.bps() > 2_000_000.0, "{}", sender.bps());
+        assert!(sender.bps() > 3_000_000.0, "{}", sender.bps());
     }
 
     #[test]
@@ -286,13 +341,15 @@ mod tests {
         sender.send(800_000.0, &OPEN, 5);
 
         sender.send(800_000.0, &narrow, 10);
-        let (mut least, mut most) = (f64::MAX, 0.0_f64);
+        let (mut least, mut most, mut waits) = (f64::MAX, 0.0_f64, Duration::ZERO);
         for _ in 0..20 {
             sender.send(800_000.0, &narrow, 1);
             (least, most) = (least.min(sender.bps()), most.max(sender.bps()));
+            waits += sender.free.saturating_sub(Duration::from_micros(sender.frame * 33_333)) / 20;
         }
 
         assert!(least > 120_000.0 && most < 420_000.0, "{least} to {most}");
+        assert!(waits < Duration::from_millis(120), "{waits:?} in the mean");
     }
 
     #[test]
@@ -313,7 +370,7 @@ mod tests {
 
         sender.send(800_000.0, &police, 20);
 
-        assert!((100_000.0..450_000.0).contains(&sender.bps()), "{}", sender.bps());
+        assert!((100_000.0..500_000.0).contains(&sender.bps()), "{}", sender.bps());
     }
 
     #[test]
@@ -326,6 +383,25 @@ mod tests {
 
             assert!(sender.bps() > 800_000.0, "1 of {loses_each}: {}", sender.bps());
         }
+    }
+
+    #[test]
+    fn a_way_that_becomes_longer_is_not_taken_for_a_queue() {
+        let mut sender = Sender::new();
+        sender.send(800_000.0, &OPEN, 5);
+
+        sender.send(800_000.0, &Way { longer: Duration::from_millis(200), ..OPEN }, 10);
+
+        assert!(sender.bps() > 800_000.0, "{}", sender.bps());
+    }
+
+    #[test]
+    fn lost_reports_are_not_taken_for_lost_packets() {
+        let mut sender = Sender { reports_lost: 4, ..Sender::new() };
+
+        sender.send(400_000.0, &OPEN, 20);
+
+        assert!(sender.bps() >= START_BPS, "{}", sender.bps());
     }
 
     #[test]
@@ -347,13 +423,27 @@ mod tests {
         /// When the queue on the way is empty, from the start.
         free: Duration,
         chance: u64,
+        /// One of so many reports does not come; 0: all come.
+        reports_lost: u64,
+        heard: u64,
+        untold: Vec<PacketReport>,
     }
 
     impl Sender {
         fn new() -> Self {
             let controller = Controller::new(Estimate::default());
             let (start, free) = (Instant::now(), Duration::ZERO);
-            Self { controller, start, frame: 0, packets: 0, free, chance: 1 }
+            Self {
+                controller,
+                start,
+                frame: 0,
+                packets: 0,
+                free,
+                chance: 1,
+                reports_lost: 0,
+                heard: 0,
+                untold: Vec::new(),
+            }
         }
 
         fn bps(&self) -> f64 {
@@ -379,6 +469,18 @@ mod tests {
                         report.arrival.is_some_and(|arrival| arrival > now + Duration::from_secs(100))
                     });
                     let later = reports.split_off(arrived.unwrap_or(reports.len()));
+                    self.heard += 1;
+                    if self.reports_lost > 0 && self.heard % self.reports_lost == 0 {
+                        // The next report says nothing of them, and they count as lost.
+                        self.untold.extend(reports.drain(..).map(|report| PacketReport {
+                            arrived: false,
+                            arrival: None,
+                            ..report
+                        }));
+                        reports = later;
+                        continue;
+                    }
+                    reports.splice(..0, self.untold.drain(..));
                     self.controller.on_reports(self.start + now, &reports);
                     reports = later;
                 }
@@ -404,7 +506,8 @@ mod tests {
                 arrived: !lost,
                 departure: self.start + sent,
                 // Their clock is a hundred seconds ahead.
-                arrival: (!lost).then(|| self.free.max(sent) + jitter + Duration::from_secs(100)),
+                arrival: (!lost)
+                    .then(|| self.free.max(sent) + way.longer + jitter + Duration::from_secs(100)),
                 ecn: Default::default(),
             }
         }
