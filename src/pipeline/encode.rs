@@ -7,7 +7,7 @@ use crate::media::frame::{Frame, FramePool};
 use crate::media::h264::Encoder;
 use crate::media::halve::halve;
 use crate::room::fault::{Cause, Code};
-use crate::room::layers::{Demand, Layer, Layers, Plan, Rate};
+use crate::room::layers::{Demand, Layer, Layers, Rate};
 use crate::room::message::MemberId;
 use crate::supervise::{Failure, Stop};
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ struct State {
     receivers: BTreeMap<MemberId, Receiver>,
     keyframes: [Keyframe; 2],
     coded: [Option<Coded>; 2],
+    /// For which size and when it was last planned; `None`: a receiver has come or gone since.
+    planned: Option<(Size, Duration)>,
 }
 
 struct Receiver {
@@ -75,21 +77,28 @@ impl Fanout {
     const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
     /// Members who come one after the other wait less for their first.
     const NEWCOMER_INTERVAL: Duration = Duration::from_millis(100);
+    /// Between two looks at what receivers need.
+    const PLAN_INTERVAL: Duration = Duration::from_millis(100);
 
     /// For pictures of at most `bitrate_bps`.
     pub fn new(bitrate_bps: u32) -> Self {
-        let (receivers, keyframes, coded) = Default::default();
-        Self { state: Mutex::new(State { layers: Layers::new(bitrate_bps), receivers, keyframes, coded }) }
+        let layers = Layers::new(bitrate_bps);
+        let (receivers, keyframes, coded, planned) = Default::default();
+        Self { state: Mutex::new(State { layers, receivers, keyframes, coded, planned }) }
     }
 
     /// Adds or replaces a member's outlet. It begins with a keyframe.
     pub fn add(&self, member: MemberId, outlet: Arc<dyn Outlet>) {
         let receiver = Receiver { outlet, layer: None, next: None, sent: 0 };
-        lock(&self.state).receivers.insert(member, receiver);
+        let state = &mut *lock(&self.state);
+        state.receivers.insert(member, receiver);
+        state.planned = None;
     }
 
     pub fn remove(&self, member: &MemberId) {
-        lock(&self.state).receivers.remove(member);
+        let state = &mut *lock(&self.state);
+        state.receivers.remove(member);
+        state.planned = None;
     }
 
     /// This member needs a keyframe of what it gets.
@@ -112,24 +121,24 @@ impl Fanout {
         (state.coded.into_iter().flatten().collect(), sent.collect())
     }
 
-    /// What is to be done with a picture of `size`; `None` while there is no member.
-    fn plan(&self, size: Size, now: Duration) -> Option<Plan> {
-        let State { layers, receivers, keyframes, coded } = &mut *lock(&self.state);
-        let before = std::mem::take(coded);
-        if receivers.is_empty() {
-            return None;
+    /// How each layer of a picture of `size` is to be coded.
+    fn plan(&self, size: Size, now: Duration) -> [Option<Coded>; 2] {
+        let State { layers, receivers, keyframes, coded, planned } = &mut *lock(&self.state);
+        if planned.is_some_and(|(of, at)| of == size && now.saturating_sub(at) < Self::PLAN_INTERVAL) {
+            return *coded;
         }
+        *planned = Some((size, now));
         let demands = receivers.iter().map(|(member, receiver)| (member.clone(), receiver.outlet.demand()));
         let demands = demands.collect();
         let plan = layers.plan(size, &demands, now);
         for (member, receiver) in receivers {
-            let planned = plan.receivers.get(member).copied().flatten();
-            if planned.is_none() || planned == receiver.layer {
-                (receiver.layer, receiver.next) = (planned, None);
-            } else if planned != receiver.next {
-                receiver.next = planned;
-                debug!(%member, layer = ?planned, demand = ?demands.get(member), "another layer");
-                if let Some(layer) = planned {
+            let wanted = plan.receivers.get(member).copied().flatten();
+            if wanted.is_none() || wanted == receiver.layer {
+                (receiver.layer, receiver.next) = (wanted, None);
+            } else if wanted != receiver.next {
+                receiver.next = wanted;
+                debug!(%member, layer = ?wanted, demand = ?demands.get(member), "another layer");
+                if let Some(layer) = wanted {
                     // One that sees the other layer meanwhile can wait.
                     let newcomer = receiver.layer.is_none();
                     let keyframe = &mut keyframes[layer as usize];
@@ -139,12 +148,12 @@ impl Fanout {
         }
         for layer in Layer::ALL {
             let now = plan.rate(layer).map(|rate| Coded { layer, size: layer.size(size), rate });
-            if now != before[layer as usize] {
+            if now != coded[layer as usize] {
                 debug!(?layer, ?now, "coded otherwise");
             }
             coded[layer as usize] = now;
         }
-        Some(plan)
+        *coded
     }
 
     /// Whether the next picture of this layer is to be a keyframe, `rested` after the last one. True ends all wishes.
@@ -197,8 +206,8 @@ impl Coding {
     }
 }
 
-/// Encodes the newest picture, each layer once for all members that get it, until told to stop. While there is no
-/// member it does nothing.
+/// Encodes the newest picture, each layer once for all members that get it, until told to stop. What nobody gets is not
+/// coded.
 ///
 /// # Errors
 /// The encoder refused a picture.
@@ -214,18 +223,14 @@ pub fn encode(
     while !stop.is_told() {
         inbox.bell.wait(GLANCE);
         let Some(frame) = inbox.pictures.take() else { continue };
-        let Some(plan) = fanout.plan(frame.size(), frame.captured) else {
-            codings = [None, None];
-            continue;
-        };
         let mut packets = [None, None];
-        for layer in Layer::ALL {
+        for (layer, coded) in Layer::ALL.into_iter().zip(fanout.plan(frame.size(), frame.captured)) {
             let coding = &mut codings[layer as usize];
-            let Some(rate) = plan.rate(layer) else {
+            let Some(coded) = coded else {
                 *coding = None;
                 continue;
             };
-            let coded = Coded { layer, size: layer.size(frame.size()), rate };
+            let rate = coded.rate;
             let coding = match coding {
                 Some(coding) => coding,
                 None => coding.insert(Coding::start(coded, rate_hz, bitrate_bps)?),
@@ -295,11 +300,11 @@ mod tests {
         fanout.add(id("one"), outlet.clone());
 
         *lock(&outlet.wish) = Some(shown(640));
-        fanout.plan(VGA, Duration::ZERO).expect("somebody is there");
+        fanout.plan(VGA, Duration::from_secs(1));
         assert!(fanout.takes_keyframe(Layer::Full, Duration::MAX));
         fanout.send(&[packet(0, true), None]);
         *lock(&outlet.wish) = Some(shown(160));
-        fanout.plan(VGA, Duration::ZERO).expect("somebody is there");
+        fanout.plan(VGA, Duration::from_secs(2));
         assert!(fanout.takes_keyframe(Layer::Quarter, Duration::MAX));
         // The other layer's keyframe is late: it goes on with what it has.
         fanout.send(&[packet(1, false), packet(101, false)]);
@@ -316,12 +321,12 @@ mod tests {
         fanout.add(id("one"), outlet.clone());
         *lock(&outlet.wish) = Some(Wish::Hidden);
 
-        let plan = fanout.plan(VGA, Duration::ZERO).expect("somebody is there");
+        let coded = fanout.plan(VGA, Duration::from_secs(3));
         fanout.send(&[packet(0, true), packet(100, true)]);
-        assert_eq!((plan.full, plan.quarter), (None, None));
+        assert_eq!(coded, [None, None]);
         assert!(outlet.times().is_empty());
         *lock(&outlet.wish) = None;
-        fanout.plan(VGA, Duration::ZERO);
+        fanout.plan(VGA, Duration::from_secs(4));
         fanout.send(&[packet(1, false), None]);
         fanout.send(&[packet(2, true), None]);
 
@@ -336,7 +341,7 @@ mod tests {
             *lock(&outlet.wish) = Some(shown(width));
             fanout.add(id(member), outlet);
         }
-        fanout.plan(VGA, Duration::ZERO);
+        fanout.plan(VGA, Duration::from_secs(5));
         assert_eq!(Layer::ALL.map(|layer| fanout.takes_keyframe(layer, Duration::MAX)), [true; 2]);
         fanout.send(&[packet(0, true), packet(0, true)]);
 

@@ -462,7 +462,7 @@ mod tests {
                     let size = (bytes / (bytes / 1000.0).ceil()) as usize;
                     reports.push(self.carry(sent, size, way));
                 }
-                if self.frame % 3 == 0 {
+                if self.frame.is_multiple_of(3) {
                     // Packets on their way are reported later.
                     let now = sent + Duration::from_millis(20);
                     let arrived = reports.iter().position(|report: &PacketReport| {
@@ -470,7 +470,7 @@ mod tests {
                     });
                     let later = reports.split_off(arrived.unwrap_or(reports.len()));
                     self.heard += 1;
-                    if self.reports_lost > 0 && self.heard % self.reports_lost == 0 {
+                    if self.heard.is_multiple_of(self.reports_lost) {
                         // The next report says nothing of them, and they count as lost.
                         self.untold.extend(reports.drain(..).map(|report| PacketReport {
                             arrived: false,
@@ -491,7 +491,7 @@ mod tests {
             self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let jitter = way.jitter.mul_f64((self.chance >> 40) as f64 / (1_u64 << 24) as f64);
             let waits = self.free.saturating_sub(sent);
-            let lost = waits > way.longest_queue || (self.chance >> 33) % way.loses_each == 0;
+            let lost = waits > way.longest_queue || (self.chance >> 33).is_multiple_of(way.loses_each);
             if !lost {
                 self.free =
                     self.free.max(sent) + Duration::from_secs_f64(size as f64 * 8.0 / way.carries_bps);
