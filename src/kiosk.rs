@@ -180,8 +180,8 @@ impl Kiosk {
             Duration::ZERO,
         );
 
-        let (stage, inbox, fanout) =
-            (Arc::new(Stage::default()), Arc::new(Inbox::default()), Arc::new(Fanout::default()));
+        let (stage, inbox) = (Arc::new(Stage::default()), Arc::new(Inbox::default()));
+        let fanout = Arc::new(Fanout::new(config.link.bitrate_kbps * 1000));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (decoders, jobs) = Decoders::new(cores.min(4), clock);
         let relays = Relays::open(&servers(&config)?, {
@@ -338,7 +338,10 @@ impl Kiosk {
             Command::Publish(publication) => self.broker.publish(publication),
             Command::Camera(position) => self.use_camera(position),
             Command::Sound(sound) => self.use_sound(sound),
-            Command::Show(picture) => self.stage.set(*picture),
+            Command::Show(picture) => {
+                self.peers.show(&picture);
+                self.stage.set(*picture);
+            }
             Command::Open { member, session, role } => self.peers.open(member, session, role),
             Command::RemoteAnswer { member, session, sdp } => self.peers.answer(&member, &session, sdp),
             Command::RemoteCandidate { member, session, candidate } => {
@@ -347,7 +350,7 @@ impl Kiosk {
             Command::Close { member } => self.peers.close(&member),
             Command::Snapshot { request, width } => self.snapshot(request, width),
             Command::Stats { request } => {
-                let stats = self.stats.take(&self.stage, &self.sound);
+                let stats = self.stats.take(&self.stage, &self.sound, &self.fanout);
                 match request {
                     Some(request) => self.reply(&request, stats),
                     None => self.broker.publish(stats::publication(&self.config.id, stats)),

@@ -36,7 +36,8 @@
 //! # One word for each thing
 //!
 //! A **room** is a list of **members** in a **document**. The screen shows one **tile** per member. What moves in a
-//! tile is a **picture**: raw it is a **frame**, coded a **packet**. A member's **voice** is its sound on the way to
+//! tile is a **picture**: raw it is a **frame**, coded a **packet**, in one of two sizes: a **layer**. What a receiver needs of a
+//! sender's pictures is its **wish**. A member's **voice** is its sound on the way to
 //! the speaker. A **fault** is something wrong in one **part**.
 //! A **kiosk** is this machine; a **peer** is the connection to another member. The **canvas** is the screen's memory,
 //! the **glass** what a viewer sees.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  capture ──► own Video ────────────────────────────────┐
-//!     └──► mailbox ─► encode ─► Fanout ─► every peer     ├─► show ─► canvas ─► screen
+//!     └──► mailbox ─► encode ─► Fanout ─► peers: a layer  ├─► show ─► canvas ─► screen
 //!  peer ─► Sink ─► bounded queue ─► decode ─► its Video ─┘
 //! ```
 //! Sound has its own page: [`sound`].
@@ -10,19 +10,19 @@
 //! Pictures wait in mailboxes where the newest wins; coded packets wait in bounded queues that drop to the next keyframe.
 
 mod decode;
+mod encode;
 mod show;
 pub mod sound;
 
 pub use decode::{Decoders, Jobs, decode};
+pub use encode::{Coded, Fanout, Outlet, Sent, encode};
 pub use show::{Glasswork, show};
 
 use crate::clock::Clock;
 use crate::device::{self, Camera, Kind};
-use crate::geometry::Rotation;
+use crate::geometry::{Rotation, Size};
 use crate::mailbox::{Bell, Mailbox};
-use crate::media::Packet;
 use crate::media::frame::{Frame, FramePool};
-use crate::media::h264::Encoder;
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
 use crate::room::fault::{Cause, Code};
@@ -68,6 +68,10 @@ pub struct Video {
 /// Counts since the start; read as often as anyone likes.
 #[derive(Debug, Default)]
 pub struct Meter {
+    /// Coded pictures that came.
+    pub received: AtomicU64,
+    /// Width and height of the last picture, the width in the upper half; 0 before the first.
+    size: AtomicU64,
     /// Pictures that were drawn.
     pub shown: AtomicU64,
     /// Pictures that a newer one displaced before they were drawn.
@@ -77,6 +81,14 @@ pub struct Meter {
     pub latency_us: AtomicU64,
     /// How late the sound is against the last picture, in microseconds, its wait included; [`i64::MIN`]: not known.
     pub sound_late_us: AtomicI64,
+}
+
+impl Meter {
+    /// The size of the last picture; `None` before the first.
+    pub fn size(&self) -> Option<Size> {
+        let size = self.size.load(Relaxed);
+        (size > 0).then_some(Size::new((size >> 32) as u32, size as u32))
+    }
 }
 
 impl Video {
@@ -97,6 +109,8 @@ impl Video {
 
     /// Takes the newest picture of this member, to be shown at `due`.
     fn put(&self, frame: Arc<Frame>, due: Duration) {
+        let Size { width, height } = frame.size();
+        self.meter.size.store(u64::from(width) << 32 | u64::from(height), Relaxed);
         if self.pictures.put((due, frame)) {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
@@ -243,113 +257,6 @@ pub fn capture(
         works();
     }
     Ok(())
-}
-
-/// Where one connection takes coded pictures; false if it dropped this one.
-pub type Outlet = Box<dyn Fn(&Arc<Packet>) -> bool + Send + Sync>;
-
-/// Gives each coded picture to every connection, and gathers their wishes for keyframes.
-#[derive(Default)]
-pub struct Fanout {
-    outlets: Mutex<BTreeMap<MemberId, Outlet>>,
-    keyframe_wanted: AtomicBool,
-    /// Somebody sees nothing yet.
-    newcomer: AtomicBool,
-}
-
-impl Fanout {
-    /// Keyframes are large: however many ask, one in this time.
-    const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
-    /// Members who come one after the other wait less for their first.
-    const NEWCOMER_INTERVAL: Duration = Duration::from_millis(100);
-
-    /// Adds or replaces a member's outlet. It begins with a keyframe.
-    pub fn add(&self, member: MemberId, outlet: Outlet) {
-        lock(&self.outlets).insert(member, outlet);
-        self.newcomer.store(true, Relaxed);
-        self.want_keyframe();
-    }
-
-    pub fn remove(&self, member: &MemberId) {
-        lock(&self.outlets).remove(member);
-    }
-
-    pub fn want_keyframe(&self) {
-        self.keyframe_wanted.store(true, Relaxed);
-    }
-
-    /// Whether the next picture is to be a keyframe, `rested` after the last one. True ends all wishes.
-    fn takes_keyframe(&self, rested: Duration) -> bool {
-        let interval = match self.newcomer.load(Relaxed) {
-            true => Self::NEWCOMER_INTERVAL,
-            false => Self::KEYFRAME_INTERVAL,
-        };
-        let taken = rested >= interval && self.keyframe_wanted.swap(false, Relaxed);
-        if taken {
-            self.newcomer.store(false, Relaxed);
-        }
-        taken
-    }
-
-    fn is_empty(&self) -> bool {
-        lock(&self.outlets).is_empty()
-    }
-
-    fn send(&self, packet: &Arc<Packet>) {
-        // Not `all`: each outlet is to get it.
-        let dropped = lock(&self.outlets).values().filter(|outlet| !outlet(packet)).count();
-        if dropped > 0 {
-            self.want_keyframe();
-        }
-    }
-}
-
-/// Encodes the newest picture, once for all members, until told to stop. While there is no member it does nothing.
-///
-/// # Errors
-/// The encoder refused a picture.
-pub fn encode(
-    inbox: &Inbox,
-    fanout: &Fanout,
-    (rate_hz, bitrate_bps): (f32, u32),
-    works: &dyn Fn(),
-    stop: &Stop,
-) -> Result<(), Failure> {
-    let failed = |error: anyhow::Error| Failure {
-        code: Code::Internal,
-        cause: Cause { op: "encode".into(), errno: Some(format!("{error:#}")), target: None },
-    };
-    let mut encoder: Option<Encoder> = None;
-    let mut last_keyframe = None;
-    while !stop.is_told() {
-        inbox.bell.wait(GLANCE);
-        let Some(frame) = inbox.pictures.take() else { continue };
-        if fanout.is_empty() {
-            continue;
-        }
-        let encoder = match &mut encoder {
-            Some(encoder) => encoder,
-            None => encoder.insert(
-                Encoder::new(frame.size(), rate_hz, bitrate_bps).map_err(|error| failed(error.into()))?,
-            ),
-        };
-        let rested = last_keyframe.map_or(Duration::MAX, |last| frame.captured.saturating_sub(last));
-        let keyframe = fanout.takes_keyframe(rested);
-        let encoded = encoder.encode(&frame, rtp_time(frame.captured), keyframe);
-        if let Some(packet) = encoded.map_err(|error| failed(error.into()))? {
-            if packet.keyframe {
-                last_keyframe = Some(frame.captured);
-            }
-            fanout.send(&Arc::new(packet));
-            works();
-        }
-    }
-    Ok(())
-}
-
-/// The time of a picture in the 90 kHz clock of RFC 6184; wraps.
-fn rtp_time(captured: Duration) -> u32 {
-    (captured.as_nanos() * 9 / 100_000) as u32
 }
 
 /// A camera's failure in the words of faults.

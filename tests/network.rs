@@ -42,6 +42,8 @@ const FAR: Conditions = Conditions {
     jitter: Duration::from_millis(30),
     reordered_percent: 2,
     cut: false,
+    limit_kbps: 0,
+    queue: Duration::ZERO,
 };
 
 static ALONE: Mutex<()> = Mutex::const_new(());

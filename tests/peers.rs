@@ -5,8 +5,10 @@
 #[path = "peers/side.rs"]
 mod side;
 
+use parlor::geometry::{Fit, Size};
 use parlor::link::peer::{Clocks, Peer, Sinks};
 use parlor::room::fault::Code;
+use parlor::room::wish::Wish;
 use parlor::room::{PeerEvent, Role};
 use proptest::prelude::*;
 use side::{CHROMIUM, Camera, LIMIT, Network, Side, connect, connect_with, introduce, settings};
@@ -34,6 +36,31 @@ async fn pictures_arrive_bit_exact_both_ways() {
     }
     left.peer.close().await;
     right.peer.close().await;
+}
+
+#[tokio::test]
+async fn each_side_hears_the_latest_of_what_the_other_needs() {
+    let _alone = ALONE.lock().await;
+    let (left, right) = connect(None).await;
+    let shown = |width| Wish::Shown { size: Size::new(width, 90), fit: Fit::Cover };
+    let heard = async |side: &Side, wish| {
+        let heard = timeout(LIMIT, async {
+            while side.peer.their_wish() != Some(wish) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        heard.await.unwrap_or_else(|_| panic!("{wish:?}, not {:?}", side.peer.their_wish()));
+    };
+
+    left.peer.wish(Wish::Hidden);
+    for width in 1..=1000 {
+        right.peer.wish(shown(width));
+    }
+    heard(&right, Wish::Hidden).await;
+    heard(&left, shown(1000)).await;
+    left.peer.wish(shown(7));
+
+    heard(&right, shown(7)).await;
 }
 
 #[tokio::test]

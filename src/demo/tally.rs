@@ -65,6 +65,11 @@ impl Tally {
         self.seen().iter().map(|(key, seen)| (key.clone(), seen.count)).collect()
     }
 
+    /// The frame number that this tile shows; `None` before the first.
+    pub fn number(&self, key: &Key) -> Option<u16> {
+        self.seen().get(key)?.number
+    }
+
     /// Watches a kiosk's glass.
     pub fn watch(&self, kiosk: &MemberId, glass: &Glass) {
         let (tally, kiosk) = (self.clone(), kiosk.to_string());

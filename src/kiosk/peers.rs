@@ -1,13 +1,16 @@
 //! The connections to the other members: opened, answered and closed as the room says.
 
 use crate::link::peer::{Clocks, Kind, Peer, Report, Settings, Sinks, SoundSink};
+use crate::media::Packet;
 use crate::media::lip_sync::{LipSync, SenderTime};
 use crate::media::sound::SoundPacket;
 use crate::pipeline::sound::Sound;
-use crate::pipeline::{Decoders, Fanout, Stage, Video};
+use crate::pipeline::{Decoders, Fanout, Outlet, Stage, Video};
 use crate::room::fault::{Cause, Fault, Part};
+use crate::room::layers::Demand;
 use crate::room::message::{MemberId, SessionId};
-use crate::room::{Event, PeerEvent, Role};
+use crate::room::wish::Wish;
+use crate::room::{Event, PeerEvent, Picture, Role};
 use crate::supervise::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +25,8 @@ pub struct Peers {
     flows: Flows,
     tell: mpsc::Sender<Event>,
     open: BTreeMap<MemberId, Connection>,
+    /// What the screen shows: new connections are told at once what is needed of them.
+    shown: Option<Picture>,
     closing: JoinSet<()>,
 }
 
@@ -44,7 +49,7 @@ struct Connection {
 
 impl Peers {
     pub fn new(settings: Settings, flows: Flows, tell: mpsc::Sender<Event>) -> Self {
-        Self { settings, flows, tell, open: BTreeMap::new(), closing: JoinSet::new() }
+        Self { settings, flows, tell, open: BTreeMap::new(), shown: None, closing: JoinSet::new() }
     }
 
     /// Opens a connection in place of the one there is; an offer in the session of that one restarts its ICE.
@@ -61,6 +66,9 @@ impl Peers {
             sound: self.sound_sink(&member, video.lip_sync.clone()),
         };
         let peer = Arc::new(Peer::start(&self.settings, &self.flows.clocks, role, reports, sinks));
+        if let Some(picture) = &self.shown {
+            peer.wish(Wish::of(picture, &member));
+        }
         let herald = Herald {
             member: member.clone(),
             session: session.clone(),
@@ -72,6 +80,14 @@ impl Peers {
         };
         let herald = tokio::spawn(herald.run(heard));
         self.open.insert(member, Connection { session, peer, herald });
+    }
+
+    /// Tells each member what this picture needs of it.
+    pub fn show(&mut self, picture: &Picture) {
+        for (member, connection) in &self.open {
+            connection.peer.wish(Wish::of(picture, member));
+        }
+        self.shown = Some(picture.clone());
     }
 
     /// Says why a member's pictures cannot be decoded, or that they can again.
@@ -146,6 +162,16 @@ impl Peers {
     }
 }
 
+impl Outlet for Peer {
+    fn demand(&self) -> Demand {
+        Demand { wish: self.their_wish(), estimate_bps: self.estimate_bps() }
+    }
+
+    fn send(&self, packet: &Arc<Packet>) -> bool {
+        Peer::send(self, packet)
+    }
+}
+
 /// Between one connection and the rest of the house.
 struct Herald {
     member: MemberId,
@@ -169,7 +195,7 @@ impl Herald {
             };
             match report {
                 Some(Report::State(event)) => self.state(event).await,
-                Some(Report::KeyframeWanted) => self.fanout.want_keyframe(),
+                Some(Report::KeyframeWanted) => self.fanout.want_keyframe(&self.member),
                 Some(Report::Unseen(code, why)) => {
                     let target = Some(self.member.to_string());
                     let cause = Cause { op: "receive".into(), errno: Some(why), target };
@@ -198,8 +224,7 @@ impl Herald {
         match &event {
             PeerEvent::Connected => {
                 tracing::info!(member = %self.member, "connected");
-                let peer = self.peer.clone();
-                self.fanout.add(self.member.clone(), Box::new(move |packet| peer.send(packet)));
+                self.fanout.add(self.member.clone(), self.peer.clone());
                 let peer = self.peer.clone();
                 let outlet = move |packet: &Arc<SoundPacket>| {
                     peer.send_sound(packet);

@@ -1,9 +1,10 @@
 //! What `stats` says: how each tile is doing, and what the process costs.
 
 use crate::clock::Clock;
-use crate::pipeline::Stage;
 use crate::pipeline::sound::Sound;
+use crate::pipeline::{Coded, Fanout, Stage};
 use crate::room::Publication;
+use crate::room::layers::Layer;
 use crate::room::message::MemberId;
 use bytes::Bytes;
 use serde::Serialize;
@@ -26,12 +27,31 @@ struct Document {
     /// Of one core, since the last time.
     cpu: f64,
     rss_kib: u64,
+    /// In how many sizes the own picture is coded, two at most.
+    layers: Vec<LayerStats>,
     tiles: Vec<TileStats>,
+}
+
+#[derive(Serialize)]
+struct LayerStats {
+    layer: Layer,
+    /// Width and height.
+    size: [u32; 2],
+    /// What it is allowed to have.
+    kbps: u32,
+    /// Every picture is coded (1), every other (2) or one of four (4).
+    every: u32,
 }
 
 #[derive(Serialize)]
 struct TileStats {
     openid: String,
+    /// Width and height of the last picture; null before the first.
+    size: Option<[u32; 2]>,
+    /// Coded pictures that came since the start.
+    received: u64,
+    /// What goes to this member; null of the own tile and of who is not connected.
+    sent: Option<SentStats>,
     /// Pictures drawn a second, since the last time.
     fps: f64,
     /// Since the last time: pictures drawn, and pictures displaced by a newer one before they were drawn.
@@ -43,6 +63,16 @@ struct TileStats {
     latency_ms: Option<f64>,
     /// The member's voice; null of the own tile.
     sound: Option<VoiceStats>,
+}
+
+#[derive(Serialize)]
+struct SentStats {
+    /// Null: it does not show them.
+    layer: Option<Layer>,
+    /// Since the connection was made.
+    pictures: u64,
+    /// What the way to it carries, sound and all; null until that is known.
+    estimate_kbps: Option<u32>,
 }
 
 /// Counts since the connection was made.
@@ -59,17 +89,30 @@ struct VoiceStats {
     late_ms: Option<f64>,
 }
 
+impl LayerStats {
+    fn of(coded: Coded) -> Self {
+        let (size, rate) = (coded.size, coded.rate);
+        Self {
+            layer: coded.layer,
+            size: [size.width, size.height],
+            kbps: rate.bitrate_bps / 1000,
+            every: rate.every,
+        }
+    }
+}
+
 impl Stats {
     pub fn new(clock: Clock) -> Self {
         Self { clock, last: clock.mono(), cpu: cpu_time(), counts: BTreeMap::new() }
     }
 
     /// The JSON of the time since the last call.
-    pub fn take(&mut self, stage: &Stage, sound: &Sound) -> Bytes {
+    pub fn take(&mut self, stage: &Stage, sound: &Sound, fanout: &Fanout) -> Bytes {
         let (now, cpu) = (self.clock.mono(), cpu_time());
         let seconds = (now - self.last).as_secs_f64().max(1e-3);
         let mut counts = BTreeMap::new();
         let voices: BTreeMap<_, _> = sound.voices().into_iter().collect();
+        let (coded, sent) = fanout.sending();
         let tiles = stage.videos().into_iter().map(|(member, video)| {
             let now_counts = (video.meter.shown.load(Relaxed), video.meter.dropped.load(Relaxed));
             let before = self.counts.get(&member).copied().unwrap_or_default();
@@ -78,6 +121,13 @@ impl Stats {
             let shown_at = video.meter.shown_at_us.load(Relaxed);
             let tile = TileStats {
                 openid: member.to_string(),
+                size: video.meter.size().map(|size| [size.width, size.height]),
+                received: video.meter.received.load(Relaxed),
+                sent: sent.get(&member).map(|sent| SentStats {
+                    layer: sent.layer,
+                    pictures: sent.pictures,
+                    estimate_kbps: sent.estimate_bps.map(|bps| bps / 1000),
+                }),
                 fps: rounded(shown as f64 / seconds),
                 shown,
                 dropped,
@@ -102,6 +152,7 @@ impl Stats {
         });
         let document = Document {
             up_ms: now.as_millis() as u64,
+            layers: coded.into_iter().map(LayerStats::of).collect(),
             tiles: tiles.collect(),
             cpu: rounded(cpu.saturating_sub(self.cpu).as_secs_f64() / seconds),
             rss_kib: resident_kib(),

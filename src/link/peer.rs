@@ -13,11 +13,14 @@ mod kind;
 mod outgoing;
 mod sound;
 mod time;
+mod way;
+mod wish;
 
-use crate::link::repair::RoundTrip;
+use crate::link::repair::Estimate;
 use crate::media::Packet;
 use crate::media::sound::SoundPacket;
 use crate::room::fault::Code;
+use crate::room::wish::Wish;
 use crate::room::{PeerEvent, Role};
 use crate::secret::Secret;
 use anyhow::{Context, bail, ensure};
@@ -30,18 +33,20 @@ use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 pub use time::{Clocks, RtpClock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
+use webrtc::data_channel::DataChannel;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
-    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription, StatsSelector,
+    PeerConnection, RTCIceCandidateInit, RTCPeerConnectionState, RTCSessionDescription,
 };
 pub use webrtc::runtime::Runtime;
+use wish::Wishes;
 
 /// Access units between the encoder and the connection. Full: the connection is too slow, drop to a keyframe.
 const ACCESS_UNITS: usize = 8;
@@ -60,10 +65,6 @@ const DISCONNECTED_LIMIT: Duration = Duration::from_secs(6);
 /// How long a disconnected connection may come back by itself, and how long each restart of ICE may take: as long as
 /// webrtc goes on asking a pair of addresses that does not answer.
 const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
-/// How long nothing at all may arrive until another way is looked for; reports come each second.
-const SILENCE: Duration = Duration::from_secs(2);
-/// Between two looks at how far the other side is; it is asked more often.
-const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -145,6 +146,8 @@ struct Shared {
     keyframe: Notify,
     sound: sound::Queue,
     clocks: Clocks,
+    estimate: Estimate,
+    wishes: Wishes,
 }
 
 impl Peer {
@@ -171,6 +174,8 @@ impl Peer {
             keyframe: Notify::new(),
             sound: sound::Queue::default(),
             clocks: clocks.clone(),
+            estimate: Estimate::default(),
+            wishes: Wishes::default(),
         });
         let inlet = Inlet { remote, outgoing, sinks };
         let task = tokio::spawn(own(settings.clone(), role, reports, inlet, shared.clone(), closed));
@@ -202,6 +207,21 @@ impl Peer {
             && self.access_units.try_send(packet.clone()).is_ok();
         self.shared.broken.store(!fits, Relaxed);
         fits
+    }
+
+    /// How many bits a second the way to the other side carries, sound and all; `None` until it has reported.
+    pub fn estimate_bps(&self) -> Option<u32> {
+        self.shared.estimate.get()
+    }
+
+    /// Tells the other side what is needed of its pictures, as soon as it can be told; the latest counts.
+    pub fn wish(&self, wish: Wish) {
+        self.shared.wishes.say(wish);
+    }
+
+    /// What the other side needs of our pictures; `None` until it says so: some never do.
+    pub fn their_wish(&self) -> Option<Wish> {
+        self.shared.wishes.theirs()
     }
 
     /// Sends a packet of sound, before any picture that waits. Never waits: when the connection cannot keep up, the
@@ -254,7 +274,7 @@ async fn own(
 ) {
     let (ears, listener, heard) = Ears::new();
     let mut connection = None;
-    let reason = match connection::open(&settings, ears, listener).await {
+    let reason = match connection::open(&settings, ears, listener, shared.estimate.clone()).await {
         Err(error) => short(&error),
         Ok(opened) => {
             connection = Some(opened.clone());
@@ -313,8 +333,8 @@ type Endless = anyhow::Result<Infallible>;
 impl Session {
     /// Lives until something fails, and says what.
     async fn live(self, role: Role, heard: Heard, inlet: Inlet) -> anyhow::Error {
-        let channels = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
-            Ok(Ok(channels)) => channels,
+        let (channels, wishes) = match timeout(DISCONNECTED_LIMIT, self.describe(role)).await {
+            Ok(Ok(described)) => described,
             Ok(Err(error)) => return error,
             Err(_) => return anyhow::anyhow!("no description within {DISCONNECTED_LIMIT:?}"),
         };
@@ -326,6 +346,7 @@ impl Session {
             end = self.feel(&heard.pulse) => end,
             end = self.measure(&heard.round_trip) => end,
             end = self.pass_on(heard.feedback) => end,
+            end = self.agree(wishes, heard.channels) => end,
             end = self.send(channels, heard.state, inlet.outgoing) => end,
             end = self.receive_sound(heard.sound, inlet.sinks.sound) => end,
             end = self.receive_video(heard.video, &heard.round_trip, inlet.sinks.video) => end,
@@ -335,14 +356,15 @@ impl Session {
         }
     }
 
-    /// Adds what we send and makes the offer or the answer.
-    async fn describe(&self, role: Role) -> anyhow::Result<Vec<Channel>> {
-        let mut channels = Vec::new();
+    /// Adds what we send and makes the offer, with a data channel in it, or the answer.
+    async fn describe(&self, role: Role) -> anyhow::Result<(Vec<Channel>, Option<Arc<dyn DataChannel>>)> {
+        let (mut channels, mut wishes) = (Vec::new(), None);
         match role {
             Role::Offer => {
                 for kind in [Kind::Video, Kind::Sound] {
                     channels.push(self.channel(kind).await?);
                 }
+                wishes = Some(self.channel_for_wishes().await.context("add a data channel")?);
                 self.offer(None).await?;
             }
             Role::Answer(sdp) => {
@@ -367,7 +389,7 @@ impl Session {
                 self.answer().await?;
             }
         }
-        Ok(channels)
+        Ok((channels, wishes))
     }
 
     /// Adds a track of ours.
@@ -497,41 +519,6 @@ impl Session {
                     self.restart.notify_one();
                     restart = Some(Instant::now() + RESTART_INTERVAL.1);
                 }
-            }
-        }
-    }
-
-    /// Looks for another way once when nothing arrives any more. ICE does not notice if only what the other side sends
-    /// is lost: its questions are answered to where they come from, its pictures go to where we were.
-    async fn feel(&self, pulse: &AtomicU64) -> Endless {
-        let mut look = interval(SILENCE / 8);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut beats, mut missed) = (0, 0);
-        loop {
-            look.tick().await;
-            missed = if std::mem::replace(&mut beats, pulse.load(Relaxed)) == beats { missed + 1 } else { 0 };
-            if beats > 0 && missed == 8 {
-                self.restart.notify_one();
-            }
-        }
-    }
-
-    /// Measures how far the other side is, by what ICE's questions take (RFC 7675). Reports on what is received would
-    /// tell only somebody who sends.
-    async fn measure(&self, round_trip: &RoundTrip) -> Endless {
-        let mut look = interval(MEASURE_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answers = 0;
-        loop {
-            look.tick().await;
-            let report = self.connection.get_stats(Instant::now().into_std(), StatsSelector::None).await;
-            let selected = report.transport().map(|transport| transport.selected_candidate_pair_id.as_str());
-            let pair = report.candidate_pairs().find(|pair| Some(pair.stats.id.as_str()) == selected);
-            let Some(pair) = pair else { continue };
-            if std::mem::replace(&mut answers, pair.responses_received) != pair.responses_received
-                && let Ok(time) = Duration::try_from_secs_f64(pair.current_round_trip_time)
-            {
-                round_trip.measured(time);
             }
         }
     }

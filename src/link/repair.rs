@@ -9,18 +9,24 @@
 //! No sender reports: those of webrtc 0.21 say when a packet was sent, not when it was captured, and picture and sound
 //! do not take equally long in between. The session makes its own.
 //!
+//! What leaves is numbered last (TWCC), so that the other side reports on retransmissions too, and [`Estimate`] says how
+//! much the way carries.
+//!
 //! No pacer: the one of webrtc 0.21 is first in, first out, and lets retransmissions wait behind pictures.
 
+mod congestion;
 mod nack;
 
 use anyhow::Context;
+use congestion::Controller;
+pub use congestion::Estimate;
 use nack::Asker;
 pub use nack::RoundTrip;
 use rtc::interceptor::{
-    AttributedPacket, Interceptor, NackResponderBuilder, Packet, ReceiverReportBuilder, Slot, StreamInfo,
-    TaggedPacket,
+    AttributedPacket, CongestionControlBuilder, Interceptor, NackResponderBuilder, Packet,
+    ReceiverReportBuilder, Slot, StreamInfo, TaggedPacket,
 };
-use rtc::peer_connection::configuration::interceptor_registry::{Registry, configure_twcc_receiver_only};
+use rtc::peer_connection::configuration::interceptor_registry::{Registry, configure_twcc};
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
@@ -28,7 +34,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// The chain of one connection, with the header extension it needs registered in `engine`; `listener` sees all that
-/// comes, and `round_trip` says how long an answer takes.
+/// comes, `round_trip` says how long an answer takes, and `estimate` will say how much the way carries.
 ///
 /// # Errors
 ///
@@ -37,9 +43,12 @@ pub fn interceptors(
     engine: &mut MediaEngine,
     listener: impl Tap + 'static,
     round_trip: RoundTrip,
+    estimate: Estimate,
 ) -> anyhow::Result<Registry> {
-    let registry = configure_twcc_receiver_only(Registry::new(), engine).context("register transport-cc")?;
+    // Numbers, reports, and what is to be negotiated for both.
+    let registry = configure_twcc(Registry::new(), engine).context("register transport-cc")?;
     Ok(registry
+        .with(Slot::CongestionControl, CongestionControlBuilder::new(Controller::new(estimate)).build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
         .with(Slot::NackResponder, NackResponderBuilder::new().build())
         .with(Slot::NackGenerator, Asker::new(round_trip))

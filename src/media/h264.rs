@@ -1,5 +1,8 @@
 //! H.264 in software: OpenH264 as encoder and decoder, and what of a stream must be known before it is decoded.
 
+#[path = "kernel/rate.rs"]
+mod rate;
+
 use super::Packet;
 use super::frame::{Colour, Frame, FramePool, Matrix};
 use super::packetize::nal_units;
@@ -44,8 +47,13 @@ impl std::error::Error for EncodeError {}
 
 /// Constrained Baseline, one slice a picture, no B pictures: what every browser decodes at once.
 pub struct Encoder {
+    /// What it is opened with: its bit rate cannot rise above.
     rate_hz: f32,
     bitrate_bps: u32,
+    /// What is wanted now, and what OpenH264 knows of that; it listens only after its first picture.
+    wanted: (u32, f32),
+    told: (u32, f32),
+    begun: bool,
     made_for: (Size, Colour),
     inner: openh264::encoder::Encoder,
     /// Asked for and not come out yet: rate control may skip the picture that was to be it.
@@ -59,12 +67,30 @@ impl fmt::Debug for Encoder {
 }
 
 impl Encoder {
+    /// An encoder for `rate_hz` pictures a second of at most `bitrate_bps` in all.
+    ///
     /// # Errors
     /// A size above 1920x1088, or settings OpenH264 refuses.
     pub fn new(size: Size, rate_hz: f32, bitrate_bps: u32) -> Result<Self, EncodeError> {
         let made_for = (size, Colour::default());
         let inner = open_encoder(made_for, rate_hz, bitrate_bps)?;
-        Ok(Self { rate_hz, bitrate_bps, made_for, inner, keyframe_due: true })
+        let rate = (bitrate_bps, rate_hz);
+        Ok(Self {
+            rate_hz,
+            bitrate_bps,
+            wanted: rate,
+            told: rate,
+            begun: false,
+            made_for,
+            inner,
+            keyframe_due: true,
+        })
+    }
+
+    /// Sets bits and pictures a second from the next picture on, or from the one after the first; neither rises above
+    /// what the encoder was made for.
+    pub fn set_rate(&mut self, bitrate_bps: u32, rate_hz: f32) {
+        self.wanted = (bitrate_bps.min(self.bitrate_bps), rate_hz.min(self.rate_hz));
     }
 
     /// Codes `frame`, following its size and colour; `time_90khz` is passed on. `keyframe` asks for an IDR
@@ -82,11 +108,18 @@ impl Encoder {
         if wanted != self.made_for {
             self.inner = open_encoder(wanted, self.rate_hz, self.bitrate_bps)?;
             self.made_for = wanted;
-            self.keyframe_due = true;
+            self.told = (self.bitrate_bps, self.rate_hz);
+            (self.keyframe_due, self.begun) = (true, false);
         } else if keyframe || self.keyframe_due {
             // Before its first picture the codec does not listen: that one is a keyframe anyway.
             self.inner.force_intra_frame();
             self.keyframe_due = true;
+        }
+        if self.begun
+            && self.told != self.wanted
+            && rate::set_rate(&mut self.inner, self.wanted.0, self.wanted.1)
+        {
+            self.told = self.wanted;
         }
         let time = openh264::Timestamp::from_millis(u64::from(time_90khz / 90));
         let (data, kind) = match self.inner.encode_at(&Planes(frame), time) {
@@ -96,6 +129,7 @@ impl Encoder {
                 return Err(EncodeError::Codec(error));
             }
         };
+        self.begun = true;
         if data.is_empty() {
             return Ok(None);
         }
@@ -361,6 +395,38 @@ mod tests {
             assert!(packet.keyframe);
             assert_eq!(seen.size(), size);
         }
+    }
+
+    #[test]
+    fn the_encoder_follows_a_changed_bit_rate_down_and_up_without_a_keyframe() {
+        let mut encoder = Encoder::new(VGA, 30.0, 1_600_000).expect("an encoder");
+        let mut noise = picture(VGA, 0);
+        let mut seed = 1_u32;
+        let mut second = |encoder: &mut Encoder, from: u32| {
+            let mut bytes = 0;
+            for index in from..from + 30 {
+                for value in noise.planes_mut()[0].iter_mut() {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    *value = 100 + (seed >> 27) as u8;
+                }
+                let packet = encoder.encode(&noise, index * 3000, false).expect("coded");
+                assert!(packet.as_ref().is_none_or(|packet| packet.keyframe == (index == 0)));
+                bytes += packet.map_or(0, |packet| packet.data.len());
+            }
+            bytes * 8
+        };
+
+        second(&mut encoder, 0);
+        let high = second(&mut encoder, 30);
+        encoder.set_rate(400_000, 30.0);
+        second(&mut encoder, 60);
+        let low = second(&mut encoder, 90);
+        encoder.set_rate(1_600_000, 30.0);
+        second(&mut encoder, 120);
+        let again = second(&mut encoder, 150);
+
+        assert!(low < high / 2, "{high} then {low} bits a second");
+        assert!(again > low * 2, "{low} then {again} bits a second");
     }
 
     #[test]

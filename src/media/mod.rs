@@ -8,6 +8,7 @@ pub mod convert;
 pub mod echo;
 pub mod frame;
 pub mod h264;
+pub mod halve;
 pub mod jitter;
 pub mod kernel;
 pub mod lip_sync;

@@ -118,6 +118,7 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
             let decoding = Decoding { stream, decoder, pool, failed: 0, told: false };
             decodings.insert(number, decoding);
         }
+        video.meter.received.fetch_add(1, Relaxed);
         let decoding = decodings.get_mut(&stream.number).expect("it was put there above");
         if video.paused.load(Relaxed) {
             decoding.decoder.lose();

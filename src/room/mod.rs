@@ -12,11 +12,13 @@ mod decide;
 pub mod document;
 pub mod fault;
 mod held;
+pub mod layers;
 pub mod layout;
 pub mod message;
 mod picture;
 mod report;
 pub mod session;
+pub mod wish;
 
 pub use decide::Room;
 pub use report::will;

@@ -1,5 +1,5 @@
-//! A bad network on the real sockets, below SRTP: it loses, delays and overtakes datagrams, is cut, and changes
-//! addresses. It does nothing to TCP.
+//! A bad network on the real sockets, below SRTP: it loses, delays and overtakes datagrams, is narrow or cut, and
+//! changes addresses. It does nothing to TCP.
 //!
 //! ```text
 //!  webrtc ── datagrams ──► one task a socket: lost? when due? ──► queue ──► socket
@@ -45,6 +45,10 @@ pub struct Conditions {
     pub reordered_percent: u8,
     /// None passes.
     pub cut: bool,
+    /// How many kilobits a second pass, headers of IP and UDP included, of all sockets together; 0: any number.
+    pub limit_kbps: u32,
+    /// How long those that are too many wait for their turn; what would wait longer is lost.
+    pub queue: Duration,
 }
 
 /// The network between a kiosk and everybody else. Clones are of the same network.
@@ -56,6 +60,8 @@ pub struct Network {
     sockets: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
     carried: Arc<AtomicU64>,
+    /// Outward and inward.
+    bottlenecks: [Bottleneck; 2],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +76,8 @@ impl Network {
     /// A good network. What it will do is chance, and of the same `seed` the same.
     pub fn new(seed: u64) -> Self {
         let now = Arc::new(watch::Sender::new(Now::default()));
-        Self { now, seed, sockets: Arc::default(), lost: Arc::default(), carried: Arc::default() }
+        let (sockets, lost, carried, bottlenecks) = Default::default();
+        Self { now, seed, sockets, lost, carried, bottlenecks }
     }
 
     /// Sets the same conditions in both directions, for what is sent from now on.
@@ -139,6 +146,31 @@ impl Chance {
     }
 }
 
+/// Where all datagrams of one direction pass one after the other. Clones are of the same.
+#[derive(Clone, Debug, Default)]
+struct Bottleneck(Arc<Mutex<Option<Instant>>>);
+
+impl Bottleneck {
+    /// Headers of IPv4 and UDP, in bytes.
+    const HEADERS: usize = 28;
+
+    /// When a datagram of so many bytes has passed; `None`: the queue is full.
+    fn pass(&self, bytes: usize, conditions: &Conditions, now: Instant) -> Option<Instant> {
+        if conditions.limit_kbps == 0 {
+            return Some(now);
+        }
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = free.map_or(now, |free| free.max(now));
+        if turn - now > conditions.queue {
+            return None;
+        }
+        let bits = 8 * (bytes + Self::HEADERS) as u64;
+        let passed = turn + Duration::from_micros(bits * 1_000 / u64::from(conditions.limit_kbps));
+        *free = Some(passed);
+        Some(passed)
+    }
+}
+
 /// One direction of a socket.
 struct Path {
     chance: Chance,
@@ -148,6 +180,7 @@ struct Path {
     /// When the last one that kept its place is due.
     latest: Option<Instant>,
     lost: Arc<AtomicU64>,
+    bottleneck: Bottleneck,
 }
 
 struct Datagram {
@@ -157,8 +190,9 @@ struct Datagram {
 }
 
 impl Path {
-    fn new(seed: u64, lost: Arc<AtomicU64>) -> Self {
-        Self { chance: Chance::new(seed), queue: BTreeMap::new(), sent: 0, latest: None, lost }
+    fn new(seed: u64, lost: Arc<AtomicU64>, bottleneck: Bottleneck) -> Self {
+        let (chance, queue) = (Chance::new(seed), BTreeMap::new());
+        Self { chance, queue, sent: 0, latest: None, lost, bottleneck }
     }
 
     fn take(&mut self, datagram: Datagram, conditions: &Conditions, now: Instant) {
@@ -166,13 +200,17 @@ impl Path {
             self.lost.fetch_add(1, Relaxed);
             return;
         }
+        let Some(passed) = self.bottleneck.pass(datagram.data.len(), conditions, now) else {
+            self.lost.fetch_add(1, Relaxed);
+            return;
+        };
         let spread = 2.0 * self.chance.share();
         let travels =
             (conditions.delay + conditions.jitter.mul_f64(spread)).saturating_sub(conditions.jitter);
         let due = if self.chance.happens(conditions.reordered_percent) {
-            now + travels + HELD_BACK
+            passed + travels + HELD_BACK
         } else {
-            let due = self.latest.map_or(now + travels, |latest| latest.max(now + travels));
+            let due = self.latest.map_or(passed + travels, |latest| latest.max(passed + travels));
             self.latest = Some(due);
             due
         };
@@ -208,7 +246,10 @@ impl Sockets {
         let (outward, leaving) = mpsc::channel(AT_THE_DOOR);
         let (arriving, inward) = mpsc::channel(AT_THE_DOOR);
         let seed = self.network.seed.wrapping_add(self.network.sockets.fetch_add(1, Relaxed) << 32);
-        let path = |direction: u64| Path::new(seed.wrapping_add(direction), self.network.lost.clone());
+        let path = |direction: usize| {
+            let bottleneck = self.network.bottlenecks[direction].clone();
+            Path::new(seed.wrapping_add(direction as u64), self.network.lost.clone(), bottleneck)
+        };
         let wire = Wire {
             socket,
             leaving,
@@ -422,6 +463,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_much_for_a_narrow_way_waits_its_turn_or_is_lost() {
+        // A datagram is 36 bytes with its headers: 288 bits, one a millisecond, twice as many as pass.
+        let narrow = Conditions { limit_kbps: 144, queue: Duration::from_millis(100), ..Default::default() };
+
+        let arrived = travel(&narrow, 1_000);
+
+        assert!((540..560).contains(&arrived.len()), "{}", arrived.len());
+        let took = |(number, at): &(usize, Duration)| *at - Duration::from_millis(*number as u64);
+        assert!(arrived.iter().all(|one| took(one) <= Duration::from_millis(103)));
+        assert!(arrived.windows(2).all(|pair| pair[1].1 - pair[0].1 >= Duration::from_millis(2)));
+    }
+
+    #[test]
     fn in_a_full_queue_the_oldest_goes() {
         let slow = Conditions { delay: Duration::from_secs(3_600), ..Default::default() };
 
@@ -434,7 +488,7 @@ mod tests {
     /// Sends so many, one a millisecond: which arrive, and when.
     fn travel(conditions: &Conditions, count: usize) -> Vec<(usize, Duration)> {
         let start = Instant::now();
-        let mut path = Path::new(7, Arc::default());
+        let mut path = Path::new(7, Arc::default(), Bottleneck::default());
         let mut arrived = Vec::new();
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         for number in 0..count {

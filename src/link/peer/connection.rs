@@ -2,7 +2,7 @@
 
 use super::feedback::{Feedback, Listener};
 use super::{CANDIDATES, Kind, Settings, sound};
-use crate::link::repair::{self, RoundTrip};
+use crate::link::repair::{self, Estimate, RoundTrip};
 use anyhow::Context;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::media_stream::MediaStreamTrack;
@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
+use webrtc::data_channel::DataChannel;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder, RTCIceServer,
@@ -29,6 +30,10 @@ use webrtc::peer_connection::{
 const ICE_SILENCE: Duration = Duration::from_secs(2);
 /// How often each side asks whether the other is there (RFC 7675): by far more than is lost before that.
 const ICE_INTERVAL: Duration = Duration::from_millis(400);
+/// Data channels of the other side that are looked at; one is for us.
+const CHANNELS: usize = 4;
+/// What may wait to be sent on a data channel, in bytes: a few wishes.
+const CHANNEL_BUFFER: usize = 2 * 1024;
 /// H.264 at 90 kHz (RFC 6184, section 8.1); the payload types are ours, an offer may choose others.
 const CLOCK_RATE: u32 = 90_000;
 const PAYLOAD_TYPE: u8 = 102;
@@ -40,6 +45,7 @@ pub async fn open(
     settings: &Settings,
     ears: Ears,
     listener: Listener,
+    estimate: Estimate,
 ) -> anyhow::Result<Arc<dyn PeerConnection>> {
     let mut engine = MediaEngine::default();
     engine.register_codec(h264(), RtpCodecKind::Video).context("register H.264")?;
@@ -47,7 +53,7 @@ pub async fn open(
     engine.register_codec(opus(), RtpCodecKind::Audio).context("register Opus")?;
     let level = RTCRtpHeaderExtensionCapability { uri: sound::LEVEL_URI.into() };
     engine.register_header_extension(level, RtpCodecKind::Audio, None).context("register the level")?;
-    let interceptors = repair::interceptors(&mut engine, listener, ears.round_trip.clone())?;
+    let interceptors = repair::interceptors(&mut engine, listener, ears.round_trip.clone(), estimate)?;
 
     let bind = if settings.bind.is_empty() {
         // webrtc makes a socket for each address of each interface of it.
@@ -88,6 +94,7 @@ pub async fn open(
         .with_interceptor_registry(interceptors)
         .with_handler(Arc::new(ears))
         .with_udp_addrs(bind)
+        .with_data_channel_send_buffer_limit(CHANNEL_BUFFER)
         .build()
         .await
         .with_context(|| format!("open a connection on {:?}", settings.bind))?;
@@ -158,6 +165,7 @@ pub struct Ears {
     candidates: mpsc::Sender<String>,
     video: mpsc::Sender<Arc<dyn TrackRemote>>,
     sound: mpsc::Sender<Arc<dyn TrackRemote>>,
+    channels: mpsc::Sender<Arc<dyn DataChannel>>,
     state: watch::Sender<RTCPeerConnectionState>,
     round_trip: RoundTrip,
 }
@@ -167,6 +175,8 @@ pub struct Heard {
     pub candidates: mpsc::Receiver<String>,
     pub video: mpsc::Receiver<Arc<dyn TrackRemote>>,
     pub sound: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    /// Data channels that the other side has opened.
+    pub channels: mpsc::Receiver<Arc<dyn DataChannel>>,
     pub feedback: mpsc::Receiver<Feedback>,
     /// Counts the packets of media and RTCP that came.
     pub pulse: Arc<AtomicU64>,
@@ -176,10 +186,11 @@ pub struct Heard {
 
 impl Ears {
     pub fn new() -> (Self, Listener, Heard) {
-        // Full: the candidate, or a track beyond the first of its kind, is ignored.
+        // Full: the candidate, a track beyond the first of its kind, or the channel is ignored.
         let (candidates, local_candidates) = mpsc::channel(CANDIDATES);
         let (video, remote_video) = mpsc::channel(1);
         let (sound, remote_sound) = mpsc::channel(1);
+        let (channels, remote_channels) = mpsc::channel(CHANNELS);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
         let (listener, feedback, pulse) = Listener::new();
         let round_trip = RoundTrip::default();
@@ -187,12 +198,13 @@ impl Ears {
             candidates: local_candidates,
             video: remote_video,
             sound: remote_sound,
+            channels: remote_channels,
             feedback,
             pulse,
             round_trip: round_trip.clone(),
             state: states,
         };
-        (Self { candidates, video, sound, state, round_trip }, listener, heard)
+        (Self { candidates, video, sound, channels, state, round_trip }, listener, heard)
     }
 }
 
@@ -216,6 +228,12 @@ impl PeerConnectionEventHandler for Ears {
         };
         if tracks.try_send(track).is_err() {
             warn!("a remote track too many");
+        }
+    }
+
+    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        if self.channels.try_send(channel).is_err() {
+            warn!("a data channel too many");
         }
     }
 }
