@@ -1,7 +1,6 @@
 //! H.264 in software: OpenH264 as encoder and decoder, and what of a stream must be known before it is decoded.
 
-#[path = "kernel/rate.rs"]
-mod rate;
+use super::kernel::rate;
 
 use super::Packet;
 use super::frame::{Colour, Frame, FramePool, Matrix};

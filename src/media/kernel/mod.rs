@@ -11,6 +11,7 @@ mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+pub(super) mod rate;
 mod taps;
 
 use super::canvas::PixelLayout;
