@@ -1,0 +1,429 @@
+//! The stateful encoder: one picture in, its packet out, before the next is taken.
+//!
+//! ```text
+//!  frame ──copy──► OUTPUT queue ─► codec ─► CAPTURE queue ──copy──► packet
+//!  another size or colour:  everything is opened anew
+//!  a keyframe, where the driver cannot be asked for one:  drain (STOP … LAST), restart CAPTURE
+//! ```
+
+use super::super::ioctl::{error, finding};
+use super::super::{Error, Kind};
+use super::node::{Direction, Format, Node};
+use super::picture::{Layout, RAW};
+use super::queue::{Done, Queue, Taken};
+use super::{Found, H264, PATIENCE};
+use crate::geometry::{Rect, Size};
+use crate::media::Packet;
+use crate::media::codec::Encode;
+use crate::media::frame::{Colour, Frame};
+use crate::media::h264::{EncodeError, too_large};
+use crate::media::packetize::nal_units;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+use std::time::Instant;
+use v4l::v4l_sys as sys;
+
+/// A V4L2 encoder. Dropping it closes its file.
+pub struct V4l2Encoder {
+    found: Found,
+    rate_hz: f32,
+    bitrate_bps: u32,
+    /// `None` after a failure: opened anew, beginning with a keyframe.
+    session: Option<Session>,
+}
+
+impl V4l2Encoder {
+    /// Opens the node and sets it up for pictures of this size.
+    ///
+    /// # Errors
+    /// [`Kind::Format`]: it cannot code such pictures as they must be. Else as for any device.
+    pub fn open(found: &Found, size: Size, rate_hz: f32, bitrate_bps: u32) -> Result<Self, Error> {
+        let mut encoder = Self { found: found.clone(), rate_hz, bitrate_bps, session: None };
+        encoder.session = Some(encoder.begin((size, Colour::default()))?);
+        Ok(encoder)
+    }
+
+    fn begin(&self, made_for: (Size, Colour)) -> Result<Session, Error> {
+        Session::open(&self.found, made_for, self.rate_hz, self.bitrate_bps)
+    }
+
+    fn code(&mut self, frame: &Frame, time: u32, keyframe: bool) -> Result<Packet, Error> {
+        let wanted = (frame.size(), frame.colour);
+        // Closed before it is opened: some devices have one user at a time.
+        let session = match self.session.take().filter(|session| session.made_for == wanted) {
+            Some(session) => session,
+            None => self.begin(wanted)?,
+        };
+        let session = self.session.insert(session);
+        let coded = session.code(frame, time, keyframe);
+        if coded.is_err() {
+            self.session = None;
+        }
+        coded
+    }
+}
+
+impl Encode for V4l2Encoder {
+    fn encode(
+        &mut self,
+        frame: &Frame,
+        time_90khz: u32,
+        keyframe: bool,
+    ) -> Result<Option<Packet>, EncodeError> {
+        if too_large(frame.size()) {
+            return Err(EncodeError::TooLarge(frame.size()));
+        }
+        let coded = self.code(frame, time_90khz, keyframe);
+        coded.map(Some).map_err(|error| EncodeError::Device(error.into()))
+    }
+
+    fn set_bitrate(&mut self, bitrate_bps: u32) -> Result<(), EncodeError> {
+        self.bitrate_bps = bitrate_bps;
+        let Some(session) = &self.session else { return Ok(()) };
+        let set = set(&session.node, &bitrate(self.found.coded, bitrate_bps));
+        set.map_err(|error| EncodeError::Device(error.into()))
+    }
+}
+
+/// A node that is set up and streams.
+struct Session {
+    made_for: (Size, Colour),
+    // In this order: the queues before their node.
+    output: Queue,
+    capture: Queue,
+    node: Arc<Node>,
+    h264: bool,
+    layout: Layout,
+    /// Whether a keyframe can be asked for.
+    can_force: bool,
+    /// Nothing was coded since the start.
+    fresh: bool,
+    /// Of the last picture given to the codec; counts.
+    stamp: u64,
+    /// SPS and PPS, once seen, in Annex B form.
+    parameter_sets: Bytes,
+    row: Vec<u8>,
+}
+
+impl Session {
+    fn open(found: &Found, made_for: (Size, Colour), rate_hz: f32, bitrate_bps: u32) -> Result<Self, Error> {
+        let (size, colour) = made_for;
+        let node = Arc::new(Node::open(&found.path)?);
+        // The coded side first: it decides what the other side offers.
+        node.set_format(Direction::Capture, &Format::new(found.coded, size, colour))?;
+        let offered = node.formats(Direction::Output);
+        let raw = RAW.into_iter().find(|raw| offered.contains(raw));
+        let raw = raw.ok_or_else(|| finding(Kind::Format, "VIDIOC_ENUM_FMT", node.name()))?;
+        let format = node.set_format(Direction::Output, &Format::new(raw, size, colour))?;
+        let layout = Layout::new(raw, format.coded, format.stride)
+            .filter(|layout| layout.bytes() <= format.bytes)
+            .filter(|_| format.coded.width >= size.width && format.coded.height >= size.height)
+            .ok_or_else(|| finding(Kind::Format, "VIDIOC_S_FMT", node.name()))?;
+        // Where nothing is said of it, all that is coded is seen.
+        if node.crop(size).unwrap_or(Rect::of(format.coded)) != Rect::of(size) {
+            return Err(finding(Kind::Format, "VIDIOC_S_SELECTION", node.name()));
+        }
+        node.set_rate(rate_hz);
+        for control in controls(found.coded, size, rate_hz).iter().chain([&bitrate(found.coded, bitrate_bps)])
+        {
+            set(&node, control)?;
+        }
+        let mut output = Queue::new(&node, Direction::Output, 2)?;
+        let mut capture = Queue::new(&node, Direction::Capture, 3)?;
+        capture.offer_all()?;
+        output.start()?;
+        capture.start()?;
+        Ok(Self {
+            made_for,
+            output,
+            capture,
+            h264: found.coded == H264,
+            layout,
+            can_force: node.has_control(sys::V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME),
+            fresh: true,
+            stamp: 0,
+            parameter_sets: Bytes::new(),
+            row: Vec::new(),
+            node,
+        })
+    }
+
+    fn code(&mut self, frame: &Frame, time: u32, keyframe: bool) -> Result<Packet, Error> {
+        let limit = Instant::now() + PATIENCE;
+        if keyframe && !self.fresh {
+            self.force_keyframe(limit)?;
+        }
+        let index = self.free(limit)?;
+        let (output, row) = (&mut self.output, &mut self.row);
+        self.layout.write(frame, row, |at, samples| output.write(index, at, samples));
+        self.stamp += 1;
+        self.output.offer(index, self.layout.bytes(), self.stamp)?;
+        loop {
+            let done = self.taken(limit)?;
+            // What was coded earlier and given up, and the empty buffer at the end of a drain.
+            let ours = done.stamp == self.stamp && !done.is_empty();
+            let coded = ours.then(|| self.packet(&done, time)).flatten();
+            let damaged = ours && done.damaged;
+            self.capture.offer(done.index, 0, 0)?;
+            if damaged {
+                return Err(finding(Kind::BadFrame, "VIDIOC_DQBUF", self.node.name()));
+            }
+            if let Some(packet) = coded {
+                self.fresh = false;
+                return Ok(packet);
+            }
+        }
+    }
+
+    /// What a buffer holds; `None` if that is no picture but what decoders must know first.
+    fn packet(&mut self, done: &Done, time: u32) -> Option<Packet> {
+        let content = self.capture.content(done);
+        let (data, picture) = match self.h264 {
+            true => with_parameter_sets(content, &mut self.parameter_sets),
+            false => (Bytes::copy_from_slice(content), true),
+        };
+        // The first picture is one even where the driver does not say so.
+        picture.then_some(Packet { data, keyframe: done.keyframe || self.fresh, time })
+    }
+
+    /// Lets the next picture be one at which decoding can begin.
+    fn force_keyframe(&mut self, limit: Instant) -> Result<(), Error> {
+        const FORCE: u32 = sys::V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME;
+        if self.can_force {
+            let forced = self.node.set_control(FORCE, 1);
+            return forced
+                .map_err(|source| error("V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME", self.node.name(), &source));
+        }
+        self.drain(limit)
+    }
+
+    /// The drain and reset sequences: what was given is coded, and the next picture begins a stream of its own.
+    fn drain(&mut self, limit: Instant) -> Result<(), Error> {
+        self.node.stop_encoder()?;
+        while let Some(done) = self.next(limit)? {
+            if done.last {
+                break;
+            }
+            self.capture.offer(done.index, 0, 0)?;
+        }
+        self.capture.stop()?;
+        self.capture.offer_all()?;
+        self.capture.start()?;
+        self.fresh = true;
+        Ok(())
+    }
+
+    /// A buffer for the next picture.
+    fn free(&mut self, limit: Instant) -> Result<u32, Error> {
+        loop {
+            while matches!(self.output.take()?, Taken::Buffer(_)) {}
+            if let Some((index, length)) = self.output.free() {
+                return match length >= self.layout.bytes() {
+                    true => Ok(index),
+                    false => Err(finding(Kind::Format, "VIDIOC_QUERYBUF", self.node.name())),
+                };
+            }
+            self.wait(libc::POLLOUT, limit)?;
+        }
+    }
+
+    fn taken(&mut self, limit: Instant) -> Result<Done, Error> {
+        let ended = || finding(Kind::Gone, "VIDIOC_DQBUF", self.node.name());
+        let ended = ended();
+        self.next(limit)?.ok_or(ended)
+    }
+
+    /// The next coded buffer; `None` after the last.
+    fn next(&mut self, limit: Instant) -> Result<Option<Done>, Error> {
+        loop {
+            match self.capture.take()? {
+                Taken::Buffer(done) => return Ok(Some(done)),
+                Taken::Ended => return Ok(None),
+                Taken::Nothing => self.wait(libc::POLLIN, limit)?,
+            }
+        }
+    }
+
+    fn wait(&self, events: libc::c_short, limit: Instant) -> Result<(), Error> {
+        if Instant::now() > limit {
+            return Err(finding(Kind::Stalled, "poll", self.node.name()));
+        }
+        self.node.wait(events, limit)
+    }
+}
+
+/// A control and the values that will do, best first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Control {
+    id: u32,
+    name: &'static str,
+    values: Vec<i32>,
+    /// Without it others could not decode what comes, or not receive it: such a driver is refused.
+    needed: bool,
+}
+
+/// Sets a control to the first value the driver takes.
+fn set(node: &Node, control: &Control) -> Result<(), Error> {
+    let mut answer = Ok(());
+    for &value in &control.values {
+        answer = node.set_control(control.id, value);
+        if answer.is_ok() {
+            return Ok(());
+        }
+    }
+    match answer {
+        Err(source) if control.needed => {
+            let refused = error(control.name, node.name(), &source);
+            // Out of range (ERANGE) is a matter of format too.
+            Err(if source.raw_os_error() == Some(libc::ENODEV) {
+                refused
+            } else {
+                Error { kind: Kind::Format, ..refused }
+            })
+        }
+        Err(source) => {
+            tracing::debug!(codec = node.name(), control = control.name, %source, "codec does without");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn bitrate(coded: [u8; 4], bitrate_bps: u32) -> Control {
+    let values = vec![i32::try_from(bitrate_bps).unwrap_or(i32::MAX)];
+    Control {
+        id: sys::V4L2_CID_MPEG_VIDEO_BITRATE,
+        name: "V4L2_CID_MPEG_VIDEO_BITRATE",
+        values,
+        needed: coded == H264,
+    }
+}
+
+/// What an encoder is told besides the bit rate: Constrained Baseline, constant bit rate, no B pictures, keyframes when
+/// they are asked for, each with its parameter sets.
+fn controls(coded: [u8; 4], size: Size, rate_hz: f32) -> Vec<Control> {
+    let control = |id, name, values: &[i32], needed| Control { id, name, values: values.to_vec(), needed };
+    // The longest that all drivers can say: they cut it to what they have.
+    let mut controls =
+        vec![control(sys::V4L2_CID_MPEG_VIDEO_GOP_SIZE, "V4L2_CID_MPEG_VIDEO_GOP_SIZE", &[32_767], false)];
+    if coded != H264 {
+        return controls;
+    }
+    let baseline = [
+        sys::v4l2_mpeg_video_h264_profile_V4L2_MPEG_VIDEO_H264_PROFILE_CONSTRAINED_BASELINE as i32,
+        sys::v4l2_mpeg_video_h264_profile_V4L2_MPEG_VIDEO_H264_PROFILE_BASELINE as i32,
+    ];
+    // As the software encoder's (H.264, table A-1): 3.1 holds 1280x720 at 30 Hz.
+    let macroblocks = size.width.div_ceil(16) * size.height.div_ceil(16);
+    let level = match macroblocks <= 3600 && macroblocks as f32 * rate_hz <= 108_000.0 {
+        true => sys::v4l2_mpeg_video_h264_level_V4L2_MPEG_VIDEO_H264_LEVEL_3_1,
+        false => sys::v4l2_mpeg_video_h264_level_V4L2_MPEG_VIDEO_H264_LEVEL_4_0,
+    } as i32;
+    let constant = sys::v4l2_mpeg_video_bitrate_mode_V4L2_MPEG_VIDEO_BITRATE_MODE_CBR as i32;
+    let joined = sys::v4l2_mpeg_video_header_mode_V4L2_MPEG_VIDEO_HEADER_MODE_JOINED_WITH_1ST_FRAME as i32;
+    controls.extend([
+        control(sys::V4L2_CID_MPEG_VIDEO_H264_PROFILE, "V4L2_CID_MPEG_VIDEO_H264_PROFILE", &baseline, true),
+        control(sys::V4L2_CID_MPEG_VIDEO_H264_LEVEL, "V4L2_CID_MPEG_VIDEO_H264_LEVEL", &[level], false),
+        control(sys::V4L2_CID_MPEG_VIDEO_FRAME_RC_ENABLE, "V4L2_CID_MPEG_VIDEO_FRAME_RC_ENABLE", &[1], false),
+        control(
+            sys::V4L2_CID_MPEG_VIDEO_BITRATE_MODE,
+            "V4L2_CID_MPEG_VIDEO_BITRATE_MODE",
+            &[constant],
+            false,
+        ),
+        control(
+            sys::V4L2_CID_MPEG_VIDEO_H264_I_PERIOD,
+            "V4L2_CID_MPEG_VIDEO_H264_I_PERIOD",
+            &[32_767],
+            false,
+        ),
+        control(sys::V4L2_CID_MPEG_VIDEO_B_FRAMES, "V4L2_CID_MPEG_VIDEO_B_FRAMES", &[0], false),
+        control(sys::V4L2_CID_MPEG_VIDEO_HEADER_MODE, "V4L2_CID_MPEG_VIDEO_HEADER_MODE", &[joined], false),
+        control(
+            sys::V4L2_CID_MPEG_VIDEO_REPEAT_SEQ_HEADER,
+            "V4L2_CID_MPEG_VIDEO_REPEAT_SEQ_HEADER",
+            &[1],
+            false,
+        ),
+        control(
+            sys::V4L2_CID_MPEG_VIDEO_PREPEND_SPSPPS_TO_IDR,
+            "V4L2_CID_MPEG_VIDEO_PREPEND_SPSPPS_TO_IDR",
+            &[1],
+            false,
+        ),
+    ]);
+    controls
+}
+
+/// An access unit as others need it: an IDR picture begins with its parameter sets, which some drivers give only once
+/// and by themselves. Whether there is a picture in it at all. `sets` remembers them.
+fn with_parameter_sets(stream: &[u8], sets: &mut Bytes) -> (Bytes, bool) {
+    let kind = |unit: &[u8]| unit[0] & 0x1f;
+    let own = nal_units(stream).filter(|unit| matches!(kind(unit), 7 | 8)).collect::<Vec<_>>();
+    let picture = nal_units(stream).any(|unit| matches!(kind(unit), 1..=5));
+    let idr = nal_units(stream).any(|unit| kind(unit) == 5);
+    if !own.is_empty() {
+        let mut annex_b = BytesMut::new();
+        for unit in &own {
+            annex_b.put_slice(&[0, 0, 0, 1]);
+            annex_b.put_slice(unit);
+        }
+        *sets = annex_b.freeze();
+    }
+    let mut whole = BytesMut::with_capacity(stream.len() + sets.len());
+    if idr && own.is_empty() {
+        whole.put_slice(sets);
+    }
+    whole.put_slice(stream);
+    (whole.freeze(), picture)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPS: &[u8] = &[0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f];
+    const PPS: &[u8] = &[0, 0, 0, 1, 0x68, 0xce];
+    const IDR: &[u8] = &[0, 0, 0, 1, 0x65, 0x88];
+    const INTER: &[u8] = &[0, 0, 0, 1, 0x41, 0x9a];
+
+    #[test]
+    fn each_keyframe_begins_with_parameter_sets_however_the_driver_gives_them() {
+        let mut sets = Bytes::new();
+
+        let alone = with_parameter_sets(&[SPS, PPS].concat(), &mut sets);
+        let first = with_parameter_sets(IDR, &mut sets);
+        let inter = with_parameter_sets(INTER, &mut sets);
+        let joined = with_parameter_sets(&[SPS, PPS, IDR].concat(), &mut sets);
+
+        assert!(!alone.1);
+        assert_eq!((&*first.0, first.1), (&*[SPS, PPS, IDR].concat(), true));
+        assert_eq!((&*inter.0, inter.1), (INTER, true));
+        assert_eq!((&*joined.0, joined.1), (&*[SPS, PPS, IDR].concat(), true));
+    }
+
+    #[test]
+    fn without_bit_rate_and_profile_no_h264_is_made_and_the_rest_may_be_missing() {
+        let needed = |coded| {
+            let all = controls(coded, Size::new(640, 480), 30.0).into_iter().chain([bitrate(coded, 800_000)]);
+            all.filter(|control| control.needed).map(|control| control.name).collect::<Vec<_>>()
+        };
+
+        assert_eq!(needed(H264), ["V4L2_CID_MPEG_VIDEO_H264_PROFILE", "V4L2_CID_MPEG_VIDEO_BITRATE"]);
+        assert_eq!(needed(*b"FWHT"), [""; 0]);
+    }
+
+    #[test]
+    fn the_level_holds_the_pictures_and_their_rate() {
+        let level = |size, rate_hz| {
+            let all = controls(H264, size, rate_hz);
+            all.into_iter()
+                .find(|control| control.id == sys::V4L2_CID_MPEG_VIDEO_H264_LEVEL)
+                .map(|found| found.values)
+        };
+
+        assert_eq!(level(Size::new(1280, 720), 30.0), level(Size::new(320, 180), 30.0));
+        assert_ne!(level(Size::new(1280, 720), 60.0), level(Size::new(320, 180), 30.0));
+        assert_ne!(level(Size::new(1920, 1080), 15.0), level(Size::new(320, 180), 30.0));
+    }
+}
