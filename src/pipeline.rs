@@ -9,10 +9,12 @@
 //!
 //! Pictures wait in mailboxes where the newest wins; coded packets wait in bounded queues that drop to the next keyframe.
 
+mod codec;
 mod decode;
 mod show;
 pub mod sound;
 
+pub use codec::CodecChoice;
 pub use decode::{Decoders, Jobs, decode};
 pub use show::{Glasswork, show};
 
@@ -21,8 +23,8 @@ use crate::device::{self, Camera, Kind};
 use crate::geometry::Rotation;
 use crate::mailbox::{Bell, Mailbox};
 use crate::media::Packet;
+use crate::media::codec::Encode;
 use crate::media::frame::{Frame, FramePool};
-use crate::media::h264::Encoder;
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
 use crate::room::fault::{Cause, Code};
@@ -311,6 +313,7 @@ impl Fanout {
 pub fn encode(
     inbox: &Inbox,
     fanout: &Fanout,
+    codecs: &Arc<CodecChoice>,
     (rate_hz, bitrate_bps): (f32, u32),
     works: &dyn Fn(),
     stop: &Stop,
@@ -319,7 +322,7 @@ pub fn encode(
         code: Code::Internal,
         cause: Cause { op: "encode".into(), errno: Some(format!("{error:#}")), target: None },
     };
-    let mut encoder: Option<Encoder> = None;
+    let mut encoder: Option<Box<dyn Encode>> = None;
     let mut last_keyframe = None;
     while !stop.is_told() {
         inbox.bell.wait(GLANCE);
@@ -330,7 +333,7 @@ pub fn encode(
         let encoder = match &mut encoder {
             Some(encoder) => encoder,
             None => encoder.insert(
-                Encoder::new(frame.size(), rate_hz, bitrate_bps).map_err(|error| failed(error.into()))?,
+                codecs.encoder(frame.size(), rate_hz, bitrate_bps).map_err(|error| failed(error.into()))?,
             ),
         };
         let rested = last_keyframe.map_or(Duration::MAX, |last| frame.captured.saturating_sub(last));

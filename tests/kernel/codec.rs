@@ -9,8 +9,11 @@ use parlor::media::Packet;
 use parlor::media::codec::{Codecs, Decode, Encode};
 use parlor::media::frame::{Colour, Frame, FramePool, Matrix};
 use parlor::media::h264::{DecodeError, EncodeError};
+use parlor::pipeline::CodecChoice;
+use parlor::room::Event;
+use parlor::room::fault::{Code, Part};
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const FWHT: [u8; 4] = *b"FWHT";
@@ -196,6 +199,51 @@ fn a_codec_that_is_taken_away_is_gone_in_time_and_can_be_opened_when_it_returns(
     let packet = code(&mut encoder, &sent, 0, false);
     let seen = decoder.decode(&packet, &mut pool, Duration::ZERO).expect("decoded").expect("a picture");
     assert!(likeness_db(&sent, &seen) > 30.0);
+}
+
+#[test]
+fn a_call_goes_on_in_software_when_the_codec_is_taken_away_and_says_so() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let hardware: Arc<dyn Codecs> = Arc::new(Hardware::find(FWHT));
+    let choice = CodecChoice::new(Some(hardware), move |event| heard.lock().expect("no panic").push(event));
+    let mut encoder = choice.encoder(SIZE, 30.0, 2_000_000).expect("an encoder");
+    let mut decoder = choice.decoder().expect("a decoder");
+    let mut pool = FramePool::default();
+
+    for number in 0..6 {
+        if number == 3 {
+            driver("unbind");
+        }
+        let sent = picture(SIZE, number);
+        let packet = code(encoder.as_mut(), &sent, 0, false);
+        let seen = decoder.decode(&packet, &mut pool, Duration::ZERO).expect("decoded").expect("a picture");
+
+        let h264 = packet.data.starts_with(&[0, 0, 0, 1]);
+        assert_eq!((packet.keyframe, h264), (number % 3 == 0, number >= 3));
+        assert!(likeness_db(&sent, &seen) > 25.0, "{number}: {} dB", likeness_db(&sent, &seen));
+    }
+
+    let told = told.lock().expect("no panic");
+    let chosen = told.iter().filter_map(|event| match event {
+        Event::CodecsChosen { info } => {
+            Some([&info.encoder, &info.decoder].map(|name| name.contains("vicodec")))
+        }
+        _ => None,
+    });
+    assert_eq!(chosen.collect::<Vec<_>>(), [[true, true], [false, true], [false, false]]);
+    let faults = told.iter().filter_map(|event| match event {
+        Event::Raised(fault) => Some((&fault.part, fault.code, fault.cause.as_ref()?.target.clone()?)),
+        _ => None,
+    });
+    let faults = faults.collect::<Vec<_>>();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    for (part, code, target) in faults {
+        assert_eq!((part, code), (&Part::Codec, Code::CodecSoftware));
+        assert!(target.starts_with("/dev/video"), "{target}");
+    }
+    drop((encoder, decoder));
+    driver("bind");
 }
 
 /// Takes the driver off its device, or gives it back.

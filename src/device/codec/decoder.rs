@@ -190,9 +190,10 @@ impl V4l2Decoder {
         let mut newest = None;
         let mut consumed_at = None;
         loop {
-            let changed = self.node.has_changed()?;
+            let mut changed = self.node.has_changed()?;
             if changed && self.capture.is_none() {
                 self.set_up()?;
+                changed = false;
             }
             if let Some(stamp) = self.take_pictures(changed, into, &mut newest)?
                 && stamp + self.lag >= self.stamp

@@ -178,12 +178,12 @@ impl Session {
     /// What a buffer holds; `None` if that is no picture but what decoders must know first.
     fn packet(&mut self, done: &Done, time: u32) -> Option<Packet> {
         let content = self.capture.content(done);
-        let (data, picture) = match self.h264 {
-            true => with_parameter_sets(content, &mut self.parameter_sets),
-            false => (Bytes::copy_from_slice(content), true),
+        let (data, keyframe) = match self.h264 {
+            // Not every driver marks its keyframes.
+            true => with_parameter_sets(content, &mut self.parameter_sets)?,
+            false => (Bytes::copy_from_slice(content), done.keyframe || self.fresh),
         };
-        // The first picture is one even where the driver does not say so.
-        picture.then_some(Packet { data, keyframe: done.keyframe || self.fresh, time })
+        Some(Packet { data, keyframe, time })
     }
 
     /// Lets the next picture be one at which decoding can begin.
@@ -355,13 +355,11 @@ fn controls(coded: [u8; 4], size: Size, rate_hz: f32) -> Vec<Control> {
     controls
 }
 
-/// An access unit as others need it: an IDR picture begins with its parameter sets, which some drivers give only once
-/// and by themselves. Whether there is a picture in it at all. `sets` remembers them.
-fn with_parameter_sets(stream: &[u8], sets: &mut Bytes) -> (Bytes, bool) {
+/// An access unit as others need it, and whether it is an IDR picture: that begins with its parameter sets, which some
+/// drivers give only once and by themselves; `sets` remembers them. `None`: there is no picture in it.
+fn with_parameter_sets(stream: &[u8], sets: &mut Bytes) -> Option<(Bytes, bool)> {
     let kind = |unit: &[u8]| unit[0] & 0x1f;
     let own = nal_units(stream).filter(|unit| matches!(kind(unit), 7 | 8)).collect::<Vec<_>>();
-    let picture = nal_units(stream).any(|unit| matches!(kind(unit), 1..=5));
-    let idr = nal_units(stream).any(|unit| kind(unit) == 5);
     if !own.is_empty() {
         let mut annex_b = BytesMut::new();
         for unit in &own {
@@ -370,12 +368,14 @@ fn with_parameter_sets(stream: &[u8], sets: &mut Bytes) -> (Bytes, bool) {
         }
         *sets = annex_b.freeze();
     }
+    let idr = nal_units(stream).any(|unit| kind(unit) == 5);
     let mut whole = BytesMut::with_capacity(stream.len() + sets.len());
     if idr && own.is_empty() {
         whole.put_slice(sets);
     }
     whole.put_slice(stream);
-    (whole.freeze(), picture)
+    let picture = nal_units(stream).any(|unit| matches!(kind(unit), 1..=5));
+    picture.then(|| (whole.freeze(), idr))
 }
 
 #[cfg(test)]
@@ -396,10 +396,11 @@ mod tests {
         let inter = with_parameter_sets(INTER, &mut sets);
         let joined = with_parameter_sets(&[SPS, PPS, IDR].concat(), &mut sets);
 
-        assert!(!alone.1);
-        assert_eq!((&*first.0, first.1), (&*[SPS, PPS, IDR].concat(), true));
-        assert_eq!((&*inter.0, inter.1), (INTER, true));
-        assert_eq!((&*joined.0, joined.1), (&*[SPS, PPS, IDR].concat(), true));
+        let whole = Bytes::from([SPS, PPS, IDR].concat());
+        assert_eq!(alone, None);
+        assert_eq!(first, Some((whole.clone(), true)));
+        assert_eq!(inter, Some((Bytes::from(INTER), false)));
+        assert_eq!(joined, Some((whole, true)));
     }
 
     #[test]
