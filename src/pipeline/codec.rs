@@ -91,7 +91,8 @@ impl CodecChoice {
         let cause = match error.downcast_ref::<device::Error>() {
             Some(error) => {
                 // This size, or one stream too many: others may fare better.
-                let of_the_stream = matches!(error.kind, Kind::Format | Kind::Busy | Kind::BadFrame);
+                let of_the_stream = matches!(error.kind, Kind::Format | Kind::Busy | Kind::BadFrame)
+                    || error.errno == Some(libc::ENOMEM);
                 lost.fetch_or(!of_the_stream, Relaxed);
                 cause(error.clone())
             }
@@ -114,6 +115,7 @@ impl CodecChoice {
         };
         let encoder = name(|codecs| codecs.encoder_name(), &self.encoder_lost);
         let decoder = name(|codecs| codecs.decoder_name(), &self.decoder_lost);
+        tracing::info!(encoder, decoder, "codecs");
         (self.tell)(Event::CodecsChosen { info: CodecInfo { encoder, decoder } });
     }
 }

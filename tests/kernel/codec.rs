@@ -96,9 +96,10 @@ fn a_changed_size_is_followed_by_both_without_a_lost_picture() {
 }
 
 #[test]
-fn the_colour_of_a_picture_is_told_to_the_other_end() {
-    let (mut encoder, mut decoder) = (encoder(SIZE), decoder());
+fn the_colour_of_a_stream_is_told_to_the_other_end() {
+    let mut encoder = encoder(SIZE);
     for colour in [Colour { matrix: Matrix::Bt709, full_range: true }, Colour::default()] {
+        let mut decoder = decoder();
         let mut sent = picture(SIZE, 1);
         sent.colour = colour;
 
@@ -160,6 +161,19 @@ fn what_is_no_coded_picture_is_an_error_in_time_and_not_the_end() {
     assert!(start.elapsed() < PATIENCE);
     let again = decoder.decode(&good, &mut pool, Duration::ZERO).expect("decoded").expect("a picture");
     assert!(likeness_db(&sent, &again) > 30.0);
+}
+
+#[test]
+fn a_stream_that_never_begins_is_an_error_in_time() {
+    let mut decoder = decoder();
+    let bad = Packet { data: vec![7; 5000].into(), keyframe: true, time: 0 };
+
+    let start = Instant::now();
+    let seen = decoder.decode(&bad, &mut FramePool::default(), Duration::ZERO);
+
+    assert!(start.elapsed() < PATIENCE);
+    let Err(DecodeError::Device(error)) = seen else { panic!("not an error") };
+    assert_eq!(device_error(error).kind, Kind::Stalled);
 }
 
 #[test]

@@ -202,7 +202,11 @@ impl V4l2Decoder {
                 self.lag = self.stamp.saturating_sub(stamp);
                 return Ok(newest);
             }
-            self.reclaim()?;
+            // Until pictures can come, consumed buffers stay where they are: with both queues empty poll complains.
+            let begun = self.capture.is_some();
+            if begun {
+                self.reclaim()?;
+            }
             let now = Instant::now();
             if !self.output.is_queued() {
                 if now > *consumed_at.get_or_insert(now) + Self::GRACE {
@@ -217,6 +221,7 @@ impl V4l2Decoder {
             }
             let (events, limit) = match consumed_at {
                 Some(consumed) => (libc::POLLIN | libc::POLLPRI, consumed + Self::GRACE),
+                None if !begun => (libc::POLLPRI, start + PATIENCE),
                 None => (libc::POLLIN | libc::POLLPRI | libc::POLLOUT, start + PATIENCE),
             };
             self.node.wait(events, limit)?;
