@@ -281,6 +281,7 @@ fn matches(pattern: &str, text: &str) -> bool {
                 "microphone",
                 "speaker",
                 "document",
+                "codec",
                 "system",
             ];
             of_member.map_or(parts.contains(&text), |member| MemberId::parse(member).is_some())
