@@ -6,6 +6,7 @@
 //! Pictures are copied once each way, between a frame and the driver's buffer. Without any copy the driver's memory would
 //! have to be the frame (VIDIOC_EXPBUF, V4L2_MEMORY_DMABUF), in the driver's format and with its stride.
 
+mod controls;
 mod decoder;
 mod encoder;
 mod node;

@@ -2,16 +2,23 @@
 //! machine, the calls and the buffers are the same.
 
 use crate::bed::PATIENCE;
+use crate::simulated;
+use parlor::config::{Camera, Config, SIMULATED, Screen};
 use parlor::device::codec::{Hardware, V4l2Decoder, V4l2Encoder};
 use parlor::device::{Error, Kind};
 use parlor::geometry::Size;
+use parlor::kiosk;
+use parlor::machine::{self, Simulation};
 use parlor::media::Packet;
+use parlor::media::canvas::PixelLayout;
 use parlor::media::codec::{Codecs, Decode, Encode};
 use parlor::media::frame::{Colour, Frame, FramePool, Matrix};
 use parlor::media::h264::{DecodeError, EncodeError};
 use parlor::pipeline::CodecChoice;
-use parlor::room::Event;
 use parlor::room::fault::{Code, Part};
+use parlor::room::{Event, Position};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -194,7 +201,7 @@ fn a_codec_that_is_taken_away_is_gone_in_time_and_can_be_opened_when_it_returns(
     let packet = code(&mut encoder, &picture(SIZE, 1), 0, true);
     decoder.decode(&packet, &mut pool, Duration::ZERO).expect("decoded").expect("a picture");
 
-    driver("unbind");
+    let unplugged = Unplugged::new();
     let start = Instant::now();
     let coded = encoder.encode(&picture(SIZE, 2), 0, false);
     let seen = decoder.decode(&packet, &mut pool, Duration::ZERO);
@@ -205,9 +212,8 @@ fn a_codec_that_is_taken_away_is_gone_in_time_and_can_be_opened_when_it_returns(
     let Err(DecodeError::Device(error)) = seen else { panic!("decoded by nothing") };
     assert_eq!(device_error(error).kind, Kind::Gone);
     assert!(Hardware::find(FWHT).is_empty());
-    drop((encoder, decoder));
+    drop((encoder, decoder, unplugged));
 
-    driver("bind");
     let (mut encoder, mut decoder) = (self::encoder(SIZE), self::decoder());
     let sent = picture(SIZE, 3);
     let packet = code(&mut encoder, &sent, 0, false);
@@ -225,9 +231,10 @@ fn a_call_goes_on_in_software_when_the_codec_is_taken_away_and_says_so() {
     let mut decoder = choice.decoder().expect("a decoder");
     let mut pool = FramePool::default();
 
+    let mut unplugged = None;
     for number in 0..6 {
         if number == 3 {
-            driver("unbind");
+            unplugged = Some(Unplugged::new());
         }
         let sent = picture(SIZE, number);
         let packet = code(encoder.as_mut(), &sent, 0, false);
@@ -256,17 +263,88 @@ fn a_call_goes_on_in_software_when_the_codec_is_taken_away_and_says_so() {
         assert_eq!((part, code), (&Part::Codec, Code::CodecSoftware));
         assert!(target.starts_with("/dev/video"), "{target}");
     }
-    drop((encoder, decoder));
-    driver("bind");
+    drop((encoder, decoder, unplugged));
 }
 
-/// Takes the driver off its device, or gives it back.
-pub fn driver(verb: &str) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kiosk_whose_codec_is_taken_away_in_mid_call_says_so_and_is_seen_in_software() {
+    let mut house = simulated::House::open().await;
+    let configuration = |id: &str, size| {
+        let camera = Camera::upright(SIMULATED, size, 5);
+        let screen = Screen { width: 320, height: 180, ..house.configuration(id).screen };
+        Config { cameras: BTreeMap::from([(Position::Front, camera)]), screen, ..house.configuration(id) }
+    };
+    let (lobby, ward) = (configuration("lobby", SIZE), configuration("ward", Size::new(160, 90)));
+    let hardware = Hardware { decoder: None, ..Hardware::find(FWHT) };
+    let devices = |simulation: &Simulation| {
+        let codecs: Arc<dyn Codecs> = Arc::new(hardware);
+        kiosk::Devices { codecs: Some(codecs), ..machine::devices(&lobby, simulation) }
+    };
+    house.kiosk_of(lobby.clone(), PixelLayout::XRGB8888, devices).await;
+    house.kiosk_with(ward, PixelLayout::XRGB8888).await;
+    let encoder = |word: &'static str| {
+        move |info: &Value| info["codecs"]["encoder"].as_str().is_some_and(|name| name.contains(word))
+    };
+    house.until("lobby/info", encoder("vicodec")).await;
+    for id in ["lobby", "ward"] {
+        house.desire(id, json!({ "room": "r", "members": ["lobby", "ward"] })).await;
+    }
+    let live = |member: &'static str| {
+        move |reported: &Value| {
+            let tiles = reported["tiles"].as_array();
+            tiles.is_some_and(|tiles| {
+                tiles.iter().any(|tile| tile["openid"] == member && tile["state"] == "live")
+            })
+        }
+    };
+    // What the codec makes is nothing that ward can show.
+    house.until("lobby/reported", live("ward")).await;
+    house.until("ward/reported", |reported| !live("lobby")(reported)).await;
+
+    let unplugged = Unplugged::new();
+
+    let fault = house.until("lobby/fault/codec", |fault| fault["code"] == "CODEC_SOFTWARE").await;
+    assert_eq!(fault["severity"], "info");
+    // It was at work: what failed is no opening.
+    assert_ne!(fault["cause"]["op"], "open", "{fault}");
+    house.until("lobby/info", encoder("OpenH264")).await;
+    house.until("ward/reported", live("lobby")).await;
+    house.until("lobby/state", |state| state["state"] == "online").await;
+    house.close().await;
+    drop(unplugged);
+}
+
+/// The driver is off its device until this is dropped, whatever becomes of the test.
+struct Unplugged;
+
+impl Unplugged {
+    fn new() -> Self {
+        driver("unbind");
+        let unplugged = Self;
+        await_codec(false);
+        unplugged
+    }
+}
+
+impl Drop for Unplugged {
+    fn drop(&mut self) {
+        driver("bind");
+        if !std::thread::panicking() {
+            await_codec(true);
+        }
+    }
+}
+
+fn driver(verb: &str) {
     let place = format!("/sys/bus/platform/drivers/vicodec/{verb}");
     fs::write(&place, "vicodec.0").expect(&place);
+}
+
+/// Waits until there is a codec, or none.
+fn await_codec(there: bool) {
     let deadline = Instant::now() + PATIENCE;
-    while Hardware::find(FWHT).is_empty() != (verb == "unbind") {
-        assert!(Instant::now() < deadline, "{verb} does nothing");
+    while Hardware::find(FWHT).is_empty() == there {
+        assert!(Instant::now() < deadline, "the codec does not come or go");
         std::thread::yield_now();
     }
 }
@@ -290,7 +368,7 @@ fn device_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
 }
 
 /// Slopes and a box that moves with the number: in all planes, in both directions.
-pub fn picture(size: Size, number: u32) -> Frame {
+fn picture(size: Size, number: u32) -> Frame {
     let mut frame = Frame::new(size);
     let width = frame.size().width;
     for (plane, samples) in frame.planes_mut().into_iter().enumerate() {
@@ -305,7 +383,7 @@ pub fn picture(size: Size, number: u32) -> Frame {
 }
 
 /// Peak signal-to-noise ratio over all planes.
-pub fn likeness_db(sent: &Frame, seen: &Arc<Frame>) -> f64 {
+fn likeness_db(sent: &Frame, seen: &Arc<Frame>) -> f64 {
     assert_eq!(sent.size(), seen.size());
     let (mut sum, mut count) = (0.0, 0.0);
     for (sent, seen) in sent.planes().into_iter().zip(seen.planes()) {

@@ -11,6 +11,8 @@ mod daemon;
 mod faults;
 mod house;
 mod screen;
+#[path = "../endpoint/house.rs"]
+mod simulated;
 mod sound;
 #[path = "../support/mod.rs"]
 mod support;
