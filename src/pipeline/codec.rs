@@ -27,19 +27,23 @@ pub struct CodecChoice {
 impl CodecChoice {
     /// Prefers `hardware`. `tell` is told what is used, and why when it is no longer the hardware.
     pub fn new(hardware: Option<Arc<dyn Codecs>>, tell: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
-        let choice = Self {
-            hardware,
-            encoder_lost: AtomicBool::new(false),
-            decoder_lost: AtomicBool::new(false),
-            tell: Box::new(tell),
-        };
+        let choice = Self { hardware, tell: Box::new(tell), ..Self::software_only() };
         choice.introduce();
         Arc::new(choice)
     }
 
-    /// The software, always.
+    /// The software, always, and not a word about it.
     pub fn software() -> Arc<Self> {
-        Self::new(None, |_| {})
+        Arc::new(Self::software_only())
+    }
+
+    fn software_only() -> Self {
+        Self {
+            hardware: None,
+            encoder_lost: AtomicBool::new(false),
+            decoder_lost: AtomicBool::new(false),
+            tell: Box::new(|_| {}),
+        }
     }
 
     /// An encoder for pictures that begin with this size.
