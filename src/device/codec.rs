@@ -21,7 +21,7 @@ use crate::geometry::Size;
 use crate::media::codec::{Codecs, Decode, Encode};
 use crate::media::h264::{DecodeError, EncodeError};
 use node::{Direction, Node};
-use picture::RAW;
+use picture::cheapest;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct Found {
     pub name: String,
     /// FourCC of the coded side.
     pub coded: [u8; 4],
+    /// FourCC of the raw side, `YU12` or `NV12`: the one that costs less of those it has.
+    pub raw: [u8; 4],
 }
 
 /// The hardware codecs of this machine.
@@ -57,13 +59,13 @@ impl Hardware {
             let Ok(node) = Node::open(&path) else { continue };
             let Ok(Some(card)) = node.card() else { continue };
             let role = role(&node.formats(Direction::Output), &node.formats(Direction::Capture), coded);
-            let place = match role {
-                Some(Role::Encoder) => &mut hardware.encoder,
-                Some(Role::Decoder) => &mut hardware.decoder,
+            let (place, raw) = match role {
+                Some(Role::Encoder(raw)) => (&mut hardware.encoder, raw),
+                Some(Role::Decoder(raw)) => (&mut hardware.decoder, raw),
                 None => continue,
             };
             let name = format!("{card} ({})", path.display());
-            place.get_or_insert(Found { path, name, coded });
+            place.get_or_insert(Found { path, name, coded, raw });
         }
         hardware
     }
@@ -104,17 +106,20 @@ impl Codecs for Hardware {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    Encoder,
-    Decoder,
+    /// From this raw format.
+    Encoder([u8; 4]),
+    /// Into this one.
+    Decoder([u8; 4]),
 }
 
 /// What a node is, by what goes in (`output`) and what comes out (`capture`).
 fn role(output: &[[u8; 4]], capture: &[[u8; 4]], coded: [u8; 4]) -> Option<Role> {
-    let is_raw = |formats: &[[u8; 4]]| RAW.iter().any(|raw| formats.contains(raw));
-    if is_raw(output) && capture.contains(&coded) {
-        return Some(Role::Encoder);
+    if let Some(raw) = cheapest(output)
+        && capture.contains(&coded)
+    {
+        return Some(Role::Encoder(raw));
     }
-    (output.contains(&coded) && is_raw(capture)).then_some(Role::Decoder)
+    cheapest(capture).filter(|_| output.contains(&coded)).map(Role::Decoder)
 }
 
 #[cfg(test)]
@@ -126,8 +131,9 @@ mod tests {
         let raw = [*b"NM12", *b"NV12"];
         let coded = [*b"MPG2", *b"H264"];
 
-        assert_eq!(role(&raw, &coded, H264), Some(Role::Encoder));
-        assert_eq!(role(&coded, &raw, H264), Some(Role::Decoder));
+        assert_eq!(role(&raw, &coded, H264), Some(Role::Encoder(*b"NV12")));
+        assert_eq!(role(&coded, &raw, H264), Some(Role::Decoder(*b"NV12")));
+        assert_eq!(role(&coded, &[*b"NV12", *b"YU12"], H264), Some(Role::Decoder(*b"YU12")));
         assert_eq!(role(&raw, &[*b"MJPG"], H264), None);
         // A scaler, a stateless decoder, and one whose pictures are of a kind that frames are not made of.
         assert_eq!(role(&raw, &raw, H264), None);

@@ -4,7 +4,7 @@
 use crate::bed::PATIENCE;
 use crate::simulated;
 use parlor::config::{Camera, Config, SIMULATED, Screen};
-use parlor::device::codec::{Hardware, V4l2Decoder, V4l2Encoder};
+use parlor::device::codec::{Found, Hardware, V4l2Decoder, V4l2Encoder};
 use parlor::device::{Error, Kind};
 use parlor::geometry::Size;
 use parlor::kiosk;
@@ -38,21 +38,29 @@ fn encoder_and_decoder_are_found_by_their_formats_and_those_of_another_coding_ar
 }
 
 #[test]
-fn pictures_survive_coding_and_decoding_with_their_size_and_time() {
-    // The last is none that the codec's blocks of eight fill.
+fn pictures_survive_coding_and_decoding_with_their_size_and_time_in_both_raw_formats() {
+    let found = Hardware::find(FWHT);
+    let (encodes, decodes) = (found.encoder.expect("an encoder"), found.decoder.expect("a decoder"));
+    assert_eq!((encodes.raw, decodes.raw), (*b"YU12", *b"YU12"));
+    let mut pool = FramePool::default();
+
+    // The last size is none that the codec's blocks of eight fill.
     for size in [SIZE, Size::new(1280, 720), Size::new(642, 366)] {
-        let (mut encoder, mut decoder) = (encoder(size), decoder());
-        let mut pool = FramePool::default();
+        for raw in [*b"YU12", *b"NV12"] {
+            let encoder = V4l2Encoder::open(&Found { raw, ..encodes.clone() }, size, 30.0, 1_000_000);
+            let decoder = V4l2Decoder::open(&Found { raw, ..decodes.clone() });
+            let (mut encoder, mut decoder) = (encoder.expect("an encoder"), decoder.expect("a decoder"));
+            for number in 0..5 {
+                let sent = picture(size, number);
+                let packet = code(&mut encoder, &sent, number * 3000, false);
+                let captured = Duration::from_millis(u64::from(number) + 7);
+                let seen = decoder.decode(&packet, &mut pool, captured).expect("decoded").expect("a picture");
 
-        for number in 0..5 {
-            let sent = picture(size, number);
-            let packet = code(&mut encoder, &sent, number * 3000, false);
-            let captured = Duration::from_millis(u64::from(number) + 7);
-            let seen = decoder.decode(&packet, &mut pool, captured).expect("decoded").expect("a picture");
-
-            assert_eq!((packet.time, packet.keyframe), (number * 3000, number == 0));
-            assert_eq!((seen.size(), seen.captured), (size, captured));
-            assert!(likeness_db(&sent, &seen) > 30.0, "{size}: {} dB", likeness_db(&sent, &seen));
+                assert_eq!((packet.time, packet.keyframe), (number * 3000, number == 0));
+                assert_eq!((seen.size(), seen.captured), (size, captured));
+                let likeness = likeness_db(&sent, &seen);
+                assert!(likeness > 30.0, "{size}, {}: {likeness} dB", String::from_utf8_lossy(&raw));
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 use super::super::ioctl::finding;
 use super::super::{Error, Kind};
 use super::node::{Direction, Format, Node};
-use super::picture::{Layout, RAW};
+use super::picture::{Layout, cheapest};
 use super::queue::{Done, Queue, Taken};
 use super::{Found, H264, PATIENCE};
 use crate::geometry::{Rect, Size};
@@ -28,6 +28,8 @@ pub struct V4l2Decoder {
     output: Queue,
     node: Arc<Node>,
     h264: bool,
+    /// The format of pictures that is asked for.
+    raw: [u8; 4],
     /// Of the stream's parameters, if they say.
     colour: Option<Colour>,
     needs_keyframe: bool,
@@ -108,6 +110,7 @@ impl V4l2Decoder {
             output,
             node,
             h264,
+            raw: found.raw,
             colour: None,
             needs_keyframe: true,
             stamp: 0,
@@ -279,8 +282,9 @@ impl V4l2Decoder {
         self.capture = None;
         let node = &self.node;
         let current = node.format(Direction::Capture)?;
+        // The stream may narrow down what there was to begin with.
         let offered = node.formats(Direction::Capture);
-        let raw = RAW.into_iter().find(|raw| offered.contains(raw));
+        let raw = Some(self.raw).filter(|raw| offered.contains(raw)).or_else(|| cheapest(&offered));
         let raw = raw.ok_or_else(|| finding(Kind::Format, "VIDIOC_ENUM_FMT", node.name()))?;
         let format = match current.fourcc == raw {
             true => current,

@@ -10,7 +10,7 @@ use super::super::ioctl::{error, finding};
 use super::super::{Error, Kind};
 use super::controls::{bitrate, controls, set};
 use super::node::{Direction, Format, Node};
-use super::picture::{Layout, RAW};
+use super::picture::Layout;
 use super::queue::{Done, Queue, Taken};
 use super::{Found, H264, PATIENCE};
 use crate::geometry::{Rect, Size};
@@ -112,11 +112,8 @@ impl Session {
         let node = Arc::new(Node::open(&found.path)?);
         // The coded side first: it decides what the other side offers.
         node.set_format(Direction::Capture, &Format::new(found.coded, size, colour))?;
-        let offered = node.formats(Direction::Output);
-        let raw = RAW.into_iter().find(|raw| offered.contains(raw));
-        let raw = raw.ok_or_else(|| finding(Kind::Format, "VIDIOC_ENUM_FMT", node.name()))?;
-        let format = node.set_format(Direction::Output, &Format::new(raw, size, colour))?;
-        let layout = Layout::new(raw, format.coded, format.stride)
+        let format = node.set_format(Direction::Output, &Format::new(found.raw, size, colour))?;
+        let layout = Layout::new(found.raw, format.coded, format.stride)
             .filter(|layout| layout.bytes() <= format.bytes)
             .filter(|_| format.coded.width >= size.width && format.coded.height >= size.height)
             .ok_or_else(|| finding(Kind::Format, "VIDIOC_S_FMT", node.name()))?;

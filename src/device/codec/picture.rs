@@ -6,6 +6,11 @@ use crate::media::frame::Frame;
 /// The raw formats a codec may have, cheapest first: planar as a frame is, or with interleaved chroma.
 pub const RAW: [[u8; 4]; 2] = [*b"YU12", *b"NV12"];
 
+/// The first of [`RAW`] that is offered.
+pub fn cheapest(offered: &[[u8; 4]]) -> Option<[u8; 4]> {
+    RAW.into_iter().find(|raw| offered.contains(raw))
+}
+
 /// A picture of 4:2:0 in one piece of memory: luma, then chroma in planes of half the stride (`YU12`) or interleaved in
 /// rows of the same stride (`NV12`); kernel: "Planar YUV formats".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
