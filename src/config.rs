@@ -28,6 +28,18 @@ pub struct Config {
     pub authorize: Authorize,
     pub room: Room,
     pub link: Link,
+    pub codec: Codec,
+}
+
+/// What codes and decodes pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// The machine's own codec where it has one and as long as it works.
+    #[default]
+    Auto,
+    /// The processor.
+    Software,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -231,6 +243,8 @@ struct File {
     room: Room,
     #[serde(default)]
     link: Link,
+    #[serde(default)]
+    codec: Codec,
 }
 
 impl Config {
@@ -280,6 +294,7 @@ impl Config {
             authorize: file.authorize,
             room: file.room,
             link: file.link,
+            codec: file.codec,
         })
     }
 }
@@ -333,6 +348,7 @@ mod tests {
         assert_eq!(config.prefix, "parlor/1");
         assert_eq!(config.cameras[&Position::Front].size(), Size::new(640, 480));
         assert_eq!(config.screen.device, "/dev/fb0");
+        assert_eq!(config.codec, Codec::Auto);
     }
 
     #[test]
@@ -353,6 +369,7 @@ mod tests {
             ("id = 'a'\nbroker.address = 'b'\nscreen.rotation = 45", "45"),
             ("id = 'a'\nbroker.address = 'b'\ncamera.back = { device = 'x', rate_hz = 0 }", "camera.back"),
             ("id = 'a'\nbroker.address = 'b'\nprefix = 'a/#'", "prefix"),
+            ("id = 'a'\nbroker.address = 'b'\ncodec = 'vp8'", "vp8"),
         ] {
             let said = format!("{:#}", Config::parse(text).expect_err(text));
             assert!(said.contains(word), "{said}");

@@ -25,7 +25,7 @@ use crate::media::selftest::{self, Found};
 use crate::media::snapshot;
 use crate::media::text::Fonts;
 use crate::pipeline::sound::Sound;
-use crate::pipeline::{self, Decoders, Fanout, Glasswork, Inbox, Stage};
+use crate::pipeline::{self, CodecChoice, Decoders, Fanout, Glasswork, Inbox, Stage};
 use crate::room::fault::{Cause, Code, Fault, Part};
 use crate::room::message::{self, Request};
 use crate::room::{self, Command, Event, Publication, Room};
@@ -259,9 +259,12 @@ impl Kiosk {
     }
 
     fn start_codecs(&mut self, jobs: Vec<pipeline::Jobs>) -> anyhow::Result<()> {
+        let tell = self.tell.clone();
+        let codecs = CodecChoice::new(self.devices.codecs.clone(), move |event| send(&tell, event));
         for (index, jobs) in jobs.into_iter().enumerate() {
             let (stop, told) = (self.stop.clone(), self.stop.clone());
             let (name, clock) = (format!("decode-{index}"), self.clock);
+            let jobs = jobs.with(codecs.clone());
             self.threads.push(keep(&name, Part::System, stop, say(self.tell.clone()), move |_| {
                 pipeline::decode(&jobs, clock, &told)
             })?);
@@ -271,7 +274,7 @@ impl Kiosk {
         let bitrate_bps = self.config.link.bitrate_kbps * 1000;
         let (stop, told) = (self.stop.clone(), self.stop.clone());
         self.threads.push(keep("encode", Part::System, stop, say(self.tell.clone()), move |works| {
-            pipeline::encode(&inbox, &fanout, (rate_hz, bitrate_bps), works, &told)
+            pipeline::encode(&inbox, &fanout, &codecs, (rate_hz, bitrate_bps), works, &told)
         })?);
         Ok(())
     }

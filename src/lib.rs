@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`room`] | DECIDES: members, layout, faults, messages; one pure value, time is a parameter |
 //! | [`media`] | TRANSFORMS: bytes into bytes; pictures, sound, codecs, compositing, text |
-//! | [`device`] | TOUCHES: cameras (V4L2), the screen (fbdev), the console, sound cards (ALSA) |
+//! | [`device`] | TOUCHES: cameras and codecs (V4L2), the screen (fbdev), the console, sound cards (ALSA) |
 //! | [`link`] | TALKS: MQTT with the broker, WebRTC with the members |
 //! | [`sim`] | PRETENDS: cameras, a screen, a sound card, a broker, the line to it; always built |
 //! | [`kiosk`] | CONTROL PLANE: event → [`room::Room`] → commands → carried out |

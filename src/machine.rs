@@ -1,10 +1,12 @@
 //! The machine a kiosk runs on: real devices, or simulated ones where the configuration says `sim`.
 
-use crate::config::{Config, SIMULATED};
+use crate::config::{Codec, Config, SIMULATED};
 use crate::device::board::KernelBoard;
+use crate::device::codec::{H264, Hardware};
 use crate::device::{self, Camera, Microphone, Screen, Speaker};
 use crate::kiosk::Devices;
 use crate::media::canvas::PixelLayout;
+use crate::media::codec::Codecs;
 use crate::room::Position;
 use crate::sim;
 use std::path::Path;
@@ -97,7 +99,17 @@ pub fn devices(config: &Config, simulation: &Simulation) -> Devices {
         speaker: Arc::new(speaker),
         network: simulation.network.as_ref().map(sim::network::Network::runtime),
         board: Arc::new(KernelBoard::new(Path::new("/"))),
+        codecs: codecs(config.codec),
     }
+}
+
+/// The machine's own codecs, if they are wanted and there are any.
+fn codecs(wanted: Codec) -> Option<Arc<dyn Codecs>> {
+    let hardware = match wanted {
+        Codec::Auto => Hardware::find(H264),
+        Codec::Software => Hardware::default(),
+    };
+    (!hardware.is_empty()).then(|| -> Arc<dyn Codecs> { Arc::new(hardware) })
 }
 
 /// A colour of its own for each simulated camera.

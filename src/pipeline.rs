@@ -9,11 +9,13 @@
 //!
 //! Pictures wait in mailboxes where the newest wins; coded packets wait in bounded queues that drop to the next keyframe.
 
+mod codec;
 mod decode;
 mod encode;
 mod show;
 pub mod sound;
 
+pub use codec::CodecChoice;
 pub use decode::{Decoders, Jobs, decode};
 pub use encode::{Coded, Fanout, Outlet, Sent, encode};
 pub use show::{Glasswork, show};

@@ -2,8 +2,11 @@
 //! as its schemas say.
 
 use parlor::geometry::Size;
+use parlor::room::fault::{Code, Fault, Part};
 use parlor::room::message::{self, Incoming, MemberId};
-use parlor::room::{CameraInfo, Command, Event, Now, PeerEvent, Position, Room, ScreenInfo, Settings};
+use parlor::room::{
+    CameraInfo, CodecInfo, Command, Event, Now, PeerEvent, Position, Room, ScreenInfo, Settings,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -132,6 +135,7 @@ fn story() -> Vec<(u64, Event)> {
         rate_hz: 30.0,
     };
     let screen = ScreenInfo { name: "fb0".into(), width: 800, height: 600, bits_per_pixel: 32, flip: false };
+    let codecs = CodecInfo { encoder: "codec (/dev/video11)".into(), decoder: "OpenH264".into() };
     let heard = |topic: &str, payload: Value| {
         let text = payload.to_string();
         let response_topic = Some("lobby/reply/ctl".to_owned());
@@ -141,6 +145,16 @@ fn story() -> Vec<(u64, Event)> {
     let peer = |event| Event::Peer { member: ward.clone(), session: session.clone(), event };
     vec![
         (0, Event::BrokerUp),
+        (1_000, Event::CodecsChosen { info: codecs }),
+        (
+            2_000,
+            Event::Raised(Fault {
+                part: Part::Codec,
+                code: Code::CodecSoftware,
+                cause: None,
+                retry_in: None,
+            }),
+        ),
         (3_000, Event::ScreenOpened { info: screen }),
         (6_000, heard("lobby/desired", json!({ "rev": 1, "room": "r", "members": ["lobby", "ward", 5] }))),
         (6_001, peer(PeerEvent::Offer("v=0".into()))),
@@ -267,6 +281,7 @@ fn matches(pattern: &str, text: &str) -> bool {
                 "microphone",
                 "speaker",
                 "document",
+                "codec",
                 "system",
             ];
             of_member.map_or(parts.contains(&text), |member| MemberId::parse(member).is_some())

@@ -80,6 +80,7 @@ pub fn configuration(
         sound: config::Sound { microphone: pcm.into(), speaker: pcm.into(), ..Default::default() },
         authorize: config::Authorize::default(),
         room: config::Room::default(),
+        codec: config::Codec::default(),
         link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
     }
 }

@@ -214,7 +214,7 @@ fn link_of(node: &Path) -> Option<String> {
 }
 
 /// All `/dev/videoN`, by number.
-fn nodes() -> Vec<PathBuf> {
+pub(super) fn nodes() -> Vec<PathBuf> {
     let mut numbered = v4l::context::enum_devices()
         .iter()
         .filter_map(|node| {

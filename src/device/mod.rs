@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod camera;
+pub mod codec;
 pub mod console;
 mod file;
 mod ioctl;

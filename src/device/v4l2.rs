@@ -326,16 +326,21 @@ fn hertz(interval: Fraction) -> Option<f64> {
 fn colour(pix: &sys::v4l2_pix_format) -> Colour {
     // SAFETY: both members of the union are the same kind of integer.
     let encoding = unsafe { pix.__bindgen_anon_1.ycbcr_enc };
+    let jpeg = &pix.pixelformat.to_le_bytes() == b"MJPG";
+    meaning(pix.colorspace, encoding, pix.quantization, jpeg)
+}
+
+/// As [`colour`], of the single fields.
+pub fn meaning(colorspace: u32, encoding: u32, quantization: u32, jpeg: bool) -> Colour {
     let bt709 = match encoding {
-        0 => pix.colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_REC709,
+        0 => colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_REC709,
         encoding => {
             encoding == sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_709
                 || encoding == sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV709
         }
     };
-    let jpeg = pix.colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_JPEG
-        || &pix.pixelformat.to_le_bytes() == b"MJPG";
-    let full_range = match pix.quantization {
+    let jpeg = jpeg || colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_JPEG;
+    let full_range = match quantization {
         sys::v4l2_quantization_V4L2_QUANTIZATION_DEFAULT => jpeg,
         quantization => quantization == sys::v4l2_quantization_V4L2_QUANTIZATION_FULL_RANGE,
     };
@@ -351,7 +356,7 @@ fn descriptor(index: u32) -> sys::v4l2_buffer {
 }
 
 /// The text of a fixed array, up to its first NUL; what is not UTF-8 (names are cut anywhere) is replaced.
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).trim().to_owned()
 }

@@ -4,6 +4,7 @@ use super::{Kiosk, say, send};
 use crate::config;
 use crate::device::{self, Board, Camera, Microphone, Screen, Speaker};
 use crate::link::peer;
+use crate::media::codec::Codecs;
 use crate::pipeline;
 use crate::room::fault::{Code, Part};
 use crate::room::{Event, Position, SoundUse, Use};
@@ -26,6 +27,8 @@ pub struct Devices {
     /// What connections get their sockets from; `None`: the kernel.
     pub network: Option<Arc<dyn peer::Runtime>>,
     pub board: Arc<dyn Board>,
+    /// The machine's own codecs; `None`: the software's only.
+    pub codecs: Option<Arc<dyn Codecs>>,
 }
 
 /// What is open.

@@ -22,7 +22,8 @@ use std::time::Duration;
 const MOST_PIXELS: u64 = 1920 * 1088;
 const LONGEST_SIDE: u32 = 4096;
 
-fn too_large(size: Size) -> bool {
+/// Whether a picture is beyond what is coded and decoded.
+pub fn too_large(size: Size) -> bool {
     size.area() > MOST_PIXELS || size.width.max(size.height) > LONGEST_SIDE
 }
 
@@ -31,6 +32,8 @@ fn too_large(size: Size) -> bool {
 pub enum EncodeError {
     TooLarge(Size),
     Codec(openh264::Error),
+    /// A hardware codec failed: another encoder is to be opened.
+    Device(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for EncodeError {
@@ -38,6 +41,7 @@ impl fmt::Display for EncodeError {
         match self {
             Self::TooLarge(size) => write!(f, "encode {size}: larger than 1920x1088"),
             Self::Codec(error) => write!(f, "encode a picture: {error}"),
+            Self::Device(error) => write!(f, "encode a picture: {error}"),
         }
     }
 }
@@ -206,6 +210,10 @@ pub enum DecodeError {
     NeedsKeyframe,
     /// The decoder refused the packet.
     Broken(openh264::Error),
+    /// A hardware codec could not make a whole picture of the packet.
+    Damaged,
+    /// A hardware codec failed: another decoder is to be opened.
+    Device(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for DecodeError {
@@ -215,6 +223,8 @@ impl fmt::Display for DecodeError {
             Self::TooLarge(size) => write!(f, "decode {size}: larger than 1920x1088"),
             Self::NeedsKeyframe => write!(f, "decode a picture: waiting for a keyframe"),
             Self::Broken(error) => write!(f, "decode a picture: {error}"),
+            Self::Damaged => write!(f, "decode a picture: it is damaged"),
+            Self::Device(error) => write!(f, "decode a picture: {error}"),
         }
     }
 }
@@ -317,7 +327,10 @@ fn copy(picture: &impl YUVSource, frame: &mut Frame) {
 }
 
 /// Looks at the headers of an access unit: its parameters if it has a sequence parameter set.
-fn inspect(stream: &[u8]) -> Result<Option<Parameters>, DecodeError> {
+///
+/// # Errors
+/// [`DecodeError::CodecMismatch`], [`DecodeError::TooLarge`].
+pub fn inspect(stream: &[u8]) -> Result<Option<Parameters>, DecodeError> {
     let mut found = None;
     for unit in nal_units(stream) {
         match (unit[0] & 0x1f, unit) {

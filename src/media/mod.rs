@@ -3,6 +3,7 @@
 pub mod arrivals;
 pub mod assemble;
 pub mod canvas;
+pub mod codec;
 pub mod compose;
 pub mod convert;
 pub mod echo;

@@ -1,10 +1,11 @@
 //! The decoding threads: each stream has a decoder, and stays with one of them.
 
-use super::{GLANCE, Video, Work, lock};
+use super::{CodecChoice, GLANCE, Video, Work, lock};
 use crate::clock::Clock;
 use crate::media::Packet;
+use crate::media::codec::Decode;
 use crate::media::frame::FramePool;
-use crate::media::h264::{DecodeError, Decoder};
+use crate::media::h264::DecodeError;
 use crate::room::fault::{Cause, Code};
 use crate::supervise::{Failure, Stop};
 use std::collections::HashMap;
@@ -44,7 +45,7 @@ impl Decoders {
             .map(|_| {
                 let (sender, receiver) = sync_channel(Self::QUEUE);
                 let work = Arc::<Work>::default();
-                ((sender, work.clone()), Jobs { queue: receiver, work })
+                ((sender, work.clone()), Jobs { queue: receiver, work, codecs: CodecChoice::software() })
             })
             .unzip();
         (Self { workers, streams: AtomicU64::new(0), clock }, jobs)
@@ -77,12 +78,20 @@ impl Decoders {
 pub struct Jobs {
     queue: Receiver<Job>,
     work: Arc<Work>,
+    codecs: Arc<CodecChoice>,
+}
+
+impl Jobs {
+    /// With these codecs in place of the software.
+    pub fn with(self, codecs: Arc<CodecChoice>) -> Self {
+        Self { codecs, ..self }
+    }
 }
 
 /// A stream and its decoder.
 struct Decoding {
     stream: Weak<Stream>,
-    decoder: Decoder,
+    decoder: Box<dyn Decode>,
     pool: FramePool,
     /// Pictures in a row that could not be decoded.
     failed: u32,
@@ -110,7 +119,7 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
         let Some(video) = stream.video.upgrade() else { continue };
         if !decodings.contains_key(&stream.number) {
             decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
-            let decoder = Decoder::new().map_err(|error| Failure {
+            let decoder = jobs.codecs.decoder().map_err(|error| Failure {
                 code: Code::DecodeFailed,
                 cause: Cause { op: "open decoder".into(), errno: Some(error.to_string()), target: None },
             })?;

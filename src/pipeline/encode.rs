@@ -1,10 +1,10 @@
 //! The encoding thread: each layer of the camera's picture that somebody gets is coded once, and given to who gets it.
 
-use super::{GLANCE, Inbox, lock};
+use super::{CodecChoice, GLANCE, Inbox, lock};
 use crate::geometry::Size;
 use crate::media::Packet;
 use crate::media::frame::{Frame, FramePool};
-use crate::media::h264::Encoder;
+use crate::media::codec::Encode;
 use crate::media::halve::halve;
 use crate::room::fault::{Cause, Code};
 use crate::room::layers::{Demand, Layer, Layers, Rate};
@@ -192,16 +192,16 @@ impl Fanout {
 
 /// One layer while somebody gets it.
 struct Coding {
-    encoder: Encoder,
+    encoder: Box<dyn Encode>,
     last_keyframe: Option<Duration>,
     /// Pictures until the next one that is coded.
     rest: u32,
 }
 
 impl Coding {
-    fn start(coded: Coded, rate_hz: f32, ceiling_bps: u32) -> Result<Self, Failure> {
+    fn start(codecs: &Arc<CodecChoice>, coded: Coded, rate_hz: f32, ceiling_bps: u32) -> Result<Self, Failure> {
         let (most, _) = coded.layer.bitrates(ceiling_bps);
-        let encoder = Encoder::new(coded.size, rate_hz, most).map_err(|error| failure(error.into()))?;
+        let encoder = codecs.encoder(coded.size, rate_hz, most).map_err(|error| failure(error.into()))?;
         Ok(Self { encoder, last_keyframe: None, rest: 0 })
     }
 }
@@ -214,6 +214,7 @@ impl Coding {
 pub fn encode(
     inbox: &Inbox,
     fanout: &Fanout,
+    codecs: &Arc<CodecChoice>,
     (rate_hz, bitrate_bps): (f32, u32),
     works: &dyn Fn(),
     stop: &Stop,
@@ -233,7 +234,7 @@ pub fn encode(
             let rate = coded.rate;
             let coding = match coding {
                 Some(coding) => coding,
-                None => coding.insert(Coding::start(coded, rate_hz, bitrate_bps)?),
+                None => coding.insert(Coding::start(codecs, coded, rate_hz, bitrate_bps)?),
             };
             if coding.rest > 0 {
                 coding.rest -= 1;

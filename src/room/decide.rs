@@ -14,8 +14,8 @@ use super::held::Held;
 use super::message::{self, MemberId, Refusal, ReplyTo, Request, Signal, Verb};
 use super::session::{Link, Numbers, Peer, Step};
 use super::{
-    CameraInfo, Command, Event, Now, Picture, Position, Publication, ScreenInfo, Settings, SoundInfo,
-    SoundUse, Use, report,
+    CameraInfo, CodecInfo, Command, Event, Now, Picture, Position, Publication, ScreenInfo, Settings,
+    SoundInfo, SoundUse, Use, report,
 };
 use crate::geometry::Size;
 use serde_json::{Value, json};
@@ -102,6 +102,7 @@ pub struct Room {
     screen_info: Option<ScreenInfo>,
     cameras: BTreeMap<Position, CameraInfo>,
     sounds: BTreeMap<Part, SoundInfo>,
+    codecs: Option<CodecInfo>,
     /// The camera in use instead of the document's, which was switched to and failed; until the next document.
     pub(super) fallback: Option<Position>,
     /// The document has an end and there is no clock to tell it by.
@@ -164,6 +165,7 @@ impl Room {
             screen_info: None,
             cameras: BTreeMap::new(),
             sounds: BTreeMap::new(),
+            codecs: None,
             fallback: None,
             clock_missing: false,
             absent_at: None,
@@ -203,6 +205,7 @@ impl Room {
             Event::TileStalled { member } => self.flow(member, Flow::Stalled, now),
             Event::Speaks { member } => self.speaks(member, now),
             Event::Busy(busy) => self.busy(busy, now),
+            Event::CodecsChosen { info } => self.codecs_chosen(info),
             Event::SoundOpened { info } => self.sound_opened(info),
             Event::CameraOpened { position, info } => self.camera_opened(position, info, now),
             Event::ScreenOpened { info } => self.screen_opened(info, now),

@@ -29,6 +29,8 @@ pub enum Part {
     /// By its place in `ice_servers`, from 1.
     Relay(u8),
     Document,
+    /// What codes and decodes pictures.
+    Codec,
     System,
 }
 
@@ -72,6 +74,7 @@ pub enum Code {
     NoKeyframe,
     CodecMismatch,
     DecodeFailed,
+    CodecSoftware,
     TurnAuth,
     TurnUnreachable,
     MicrophoneNotAuthorized,
@@ -131,6 +134,7 @@ impl std::fmt::Display for Part {
             Self::Tile(member) => write!(f, "tile-{member}"),
             Self::Relay(place) => write!(f, "relay-{place}"),
             Self::Document => f.write_str("document"),
+            Self::Codec => f.write_str("codec"),
             Self::System => f.write_str("system"),
         }
     }
@@ -228,6 +232,11 @@ impl Code {
             Self::DecodeFailed => {
                 (Error, true, "This member's video cannot be decoded. A whole picture is asked for.")
             }
+            Self::CodecSoftware => (
+                Info,
+                false,
+                "The machine's own codec failed. Pictures are coded in software until the next start.",
+            ),
             Self::TurnAuth => {
                 (Error, true, "The relay refuses the user name or credential. Check link.ice_servers.")
             }
@@ -499,7 +508,9 @@ fn record(reporter: &Reporter, fault: &Active, active: bool, now: Now) -> Value 
     let (tile, openid) = match &fault.fault.part {
         Part::Camera(_) | Part::Microphone | Part::Speaker => (Some(&reporter.id), Some(&reporter.id)),
         Part::Peer(member) | Part::Tile(member) => (Some(member), Some(member)),
-        Part::Broker | Part::Screen | Part::Relay(_) | Part::Document | Part::System => (None, None),
+        Part::Broker | Part::Screen | Part::Relay(_) | Part::Document | Part::Codec | Part::System => {
+            (None, None)
+        }
     };
     json!({
         "code": fault.fault.code,

@@ -219,6 +219,10 @@ pub enum Event {
     },
     /// How much of the last second the busiest thread worked, from 0 to 1.
     Busy(f32),
+    /// What pictures are coded and decoded with, from now on.
+    CodecsChosen {
+        info: CodecInfo,
+    },
     SoundOpened {
         info: SoundInfo,
     },
@@ -245,6 +249,13 @@ pub struct CameraInfo {
     pub width: u32,
     pub height: u32,
     pub rate_hz: f64,
+}
+
+/// What pictures are coded and decoded with, as `info` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CodecInfo {
+    pub encoder: String,
+    pub decoder: String,
 }
 
 /// A microphone or a speaker as `info` shows it.

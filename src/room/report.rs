@@ -2,7 +2,9 @@
 
 use super::document::{Document, Rejected};
 use super::fault::Part;
-use super::{CameraInfo, Mode, Position, Publication, ScreenInfo, Settings, SoundInfo, Tile, TileState};
+use super::{
+    CameraInfo, CodecInfo, Mode, Position, Publication, ScreenInfo, Settings, SoundInfo, Tile, TileState,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -22,7 +24,7 @@ pub(super) fn info(
     settings: &Settings,
     cameras: &BTreeMap<Position, CameraInfo>,
     sounds: &BTreeMap<Part, SoundInfo>,
-    screen: Option<&ScreenInfo>,
+    (screen, codecs): (Option<&ScreenInfo>, Option<&CodecInfo>),
 ) -> Publication {
     let cameras: Vec<Value> = settings
         .cameras
@@ -39,6 +41,7 @@ pub(super) fn info(
         "microphone": sounds.get(&Part::Microphone),
         "speaker": sounds.get(&Part::Speaker),
         "screen": screen,
+        "codecs": codecs,
         "limits": {
             "members": super::document::MOST_MEMBERS,
             "document_bytes": super::message::LARGEST_PAYLOAD,

@@ -3,7 +3,7 @@
 // Each test crate uses its own part of this.
 #![allow(dead_code)]
 
-use parlor::config::{Authorize, Broker, Camera, Config, Link, Room, SIMULATED, Screen, Sound};
+use parlor::config::{Authorize, Broker, Camera, Codec, Config, Link, Room, SIMULATED, Screen, Sound};
 use parlor::geometry::{Rotation, Size};
 use parlor::kiosk;
 use parlor::link::mqtt::{self, MqttEvent};
@@ -158,6 +158,7 @@ impl House {
             authorize: Authorize::default(),
             room: Room::default(),
             link: Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Link::default() },
+            codec: Codec::Software,
         }
     }
 

@@ -161,7 +161,18 @@ impl Room {
     }
 
     pub(super) fn publish_info(&mut self) {
-        self.publish(report::info(&self.settings, &self.cameras, &self.sounds, self.screen_info.as_ref()));
+        self.publish(report::info(
+            &self.settings,
+            &self.cameras,
+            &self.sounds,
+            (self.screen_info.as_ref(), self.codecs.as_ref()),
+        ));
+    }
+
+    pub(super) fn codecs_chosen(&mut self, info: CodecInfo) {
+        if self.codecs.replace(info.clone()).as_ref() != Some(&info) {
+            self.publish_info();
+        }
     }
 
     pub(super) fn publish_reported(&mut self, reported: Value, now: Now) {

@@ -89,3 +89,24 @@ fn an_interrupted_connection_is_told_once_and_waited_for() {
         assert!(opened(commands).is_empty() && signals(commands).is_empty(), "{commands:?}");
     }
 }
+
+#[test]
+fn what_codes_pictures_is_said_when_it_changes_and_a_failed_codec_degrades_nothing() {
+    let mut room = online("lobby");
+    let chosen = |encoder: &str| {
+        let info = CodecInfo { encoder: encoder.into(), decoder: "OpenH264".into() };
+        Event::CodecsChosen { info }
+    };
+
+    let mut commands = room.handle(chosen("codec (/dev/video11)"), at_ms(10));
+    commands.extend(room.handle(chosen("codec (/dev/video11)"), at_ms(20)));
+    commands.extend(room.handle(Event::Raised(fault(Part::Codec, Code::CodecSoftware)), at_ms(30)));
+    commands.extend(room.handle(chosen("OpenH264"), at_ms(31)));
+
+    let infos = published(&commands, "lobby/info");
+    let encoders = infos.iter().map(|info| info["codecs"]["encoder"].as_str()).collect::<Vec<_>>();
+    assert_eq!(encoders, [Some("codec (/dev/video11)"), Some("OpenH264")]);
+    assert_eq!(codes(&commands), ["CODEC_SOFTWARE"]);
+    assert_eq!(published(&commands, "lobby/fault/codec")[0]["severity"], "info");
+    assert!(published(&commands, "lobby/state").iter().all(|state| state["state"] == "online"));
+}
