@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures faults soak lint deny advisories fuzz rust cargo-deny cargo-fuzz
+.PHONY: help demo test test-kernel figures faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FUZZ_SECONDS ?= 60
 
 help: ## Prints this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: rust ## A room of four kiosks on this machine, shown on a web page; ARGS="--seconds 15" goes to it
 	@board/install-packages build
@@ -44,6 +44,14 @@ faults: rust ## Makes every fault that can be made here, and prints what became 
 soak: rust ## Half an hour of everything that can happen to a room, by chance; ARGS="--minutes 1440 --seed 7" goes to it
 	@board/install-packages build
 	RUST_LOG=$${RUST_LOG:-off} cargo run --locked -- soak $(ARGS)
+
+aarch64: ## The release binary for 64-bit ARM boards, and the library's tests on it under qemu-user; amd64 Debian only
+	@board/install-packages build arm
+	@echo "Building Parlor for 64-bit ARM twice, the binary and its tests. The first time that takes a good quarter of an hour:"
+	board/aarch64/build test
+
+cross-check: rust ## What `cross` makes of its configuration, without network, rustup or a container engine; needs cross
+	board/cross/check
 
 lint: rust ## Formatting and clippy, warnings are errors
 	@board/install-packages build
