@@ -25,6 +25,7 @@ use crate::media::frame::{Frame, FramePool};
 use crate::media::h264::Encoder;
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
+use crate::media::stamps::{StageTimes, Stages, Stamps};
 use crate::room::fault::{Cause, Code};
 use crate::room::message::MemberId;
 use crate::room::{self, Position};
@@ -52,10 +53,16 @@ impl Work {
     }
 }
 
+/// A picture that may be shown from `due` on.
+struct Ready {
+    due: Duration,
+    decoded: Duration,
+    frame: Arc<Frame>,
+}
+
 /// One member's moving picture on its way to the screen.
 pub struct Video {
-    /// Each with the moment from which it may be shown.
-    pictures: Mailbox<(Duration, Arc<Frame>), { Video::MOST }>,
+    pictures: Mailbox<Ready, { Video::MOST }>,
     /// Shared with the member's voice.
     pub lip_sync: Arc<Mutex<LipSync>>,
     /// Rung when the decoder cannot go on without a keyframe.
@@ -77,6 +84,19 @@ pub struct Meter {
     pub latency_us: AtomicU64,
     /// How late the sound is against the last picture, in microseconds, its wait included; [`i64::MIN`]: not known.
     pub sound_late_us: AtomicI64,
+    /// The ways of the pictures that were drawn since [`Meter::take_stages`].
+    stages: Mutex<Stages>,
+}
+
+impl Meter {
+    fn passed(&self, stamps: &Stamps) {
+        lock(&self.stages).add(stamps);
+    }
+
+    /// How long the pictures since the last call took from station to station; `None` if none was drawn.
+    pub fn take_stages(&self) -> Option<StageTimes> {
+        std::mem::take(&mut *lock(&self.stages)).times()
+    }
 }
 
 impl Video {
@@ -95,21 +115,21 @@ impl Video {
         }
     }
 
-    /// Takes the newest picture of this member, to be shown at `due`.
-    fn put(&self, frame: Arc<Frame>, due: Duration) {
-        if self.pictures.put((due, frame)) {
+    /// Takes the newest picture of this member, `decoded` at that time, to be shown at `due`.
+    fn put(&self, frame: Arc<Frame>, decoded: Duration, due: Duration) {
+        if self.pictures.put(Ready { due, decoded, frame }) {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
     }
 
     /// The next picture that is due.
-    fn take(&self, now: Duration) -> Option<Arc<Frame>> {
-        let due = |(due, _): &(Duration, _)| *due <= now;
+    fn take(&self, now: Duration) -> Option<Ready> {
+        let due = |picture: &Ready| picture.due <= now;
         while self.pictures.waiting(due) > Self::MOST_DUE {
             self.pictures.take();
             self.meter.dropped.fetch_add(1, Relaxed);
         }
-        self.pictures.take_if(due).map(|(_, frame)| frame)
+        self.pictures.take_if(due)
     }
 }
 
@@ -238,7 +258,7 @@ pub fn capture(
                 Ok::<_, Failure>(())
             })?,
         };
-        own.put(frame.clone(), frame.captured);
+        own.put(frame.clone(), frame.captured, frame.captured);
         inbox.pictures.put(frame);
         works();
     }

@@ -106,6 +106,24 @@ impl std::fmt::Display for Outcome {
         for (member, tile) in &self.tiles {
             writeln!(f, "| {member} | {:.1} | {:.1} ms | {:.1} ms |", tile.fps, tile.p50_ms, tile.p99_ms)?;
         }
+        self.stages(f)
+    }
+}
+
+impl Outcome {
+    /// As the kiosk says it of itself.
+    fn stages(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tiles = self.stats.iter().filter_map(|stats| stats["tiles"].as_array()).flatten();
+        writeln!(f, "\n| p50 / p99, ms | received to decoded | to composed | to the glass | total |")?;
+        writeln!(f, "|---|---:|---:|---:|---:|")?;
+        for tile in tiles.filter(|tile| tile["stages_ms"].is_object()) {
+            write!(f, "| {}", tile["openid"].as_str().unwrap_or_default())?;
+            for stage in ["received_decoded", "decoded_composed", "composed_flipped", "total"] {
+                let times = &tile["stages_ms"][stage];
+                write!(f, " | {} / {}", times["p50"], times["p99"])?;
+            }
+            writeln!(f, " |")?;
+        }
         Ok(())
     }
 }

@@ -134,7 +134,7 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
                 let late = lip_sync.lateness(job.packet.time, now + wait);
                 drop(lip_sync);
                 video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
-                video.put(frame, now + wait);
+                video.put(frame, now, now + wait);
                 decoding.failed = 0;
                 if std::mem::take(&mut decoding.told) {
                     (stream.trouble)(None);
@@ -268,8 +268,8 @@ mod tests {
             assert!(sink(packet));
             let frame = loop {
                 assert!(!worker.is_finished());
-                if let Some(frame) = video.take(clock.mono()) {
-                    break frame;
+                if let Some(picture) = video.take(clock.mono()) {
+                    break picture.frame;
                 }
                 std::thread::yield_now();
             };
