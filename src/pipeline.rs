@@ -36,8 +36,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
-/// How often a thread that waits for pictures looks whether it is to end.
-const GLANCE: Duration = Duration::from_millis(250);
+/// A thread that waits for pictures is woken when it is to end: it looks by itself once in this time all the same.
+const LONG: Duration = Duration::from_secs(10);
 
 /// How long a thread has worked since the start, waiting left out.
 #[derive(Debug, Default)]
@@ -197,6 +197,12 @@ impl Stage {
         canvas
     }
 
+    /// Wakes the screen loop, so that it sees that it is to end.
+    pub fn wake(&self) -> impl Fn() + Send + 'static + use<> {
+        let bell = self.bell.clone();
+        move || bell.ring()
+    }
+
     /// What the screen loop has worked.
     pub fn work(&self) -> Arc<Work> {
         self.work.clone()
@@ -218,6 +224,14 @@ impl Default for Inbox {
     fn default() -> Self {
         let bell = Arc::new(Bell::default());
         Self { pictures: Mailbox::new(bell.clone()), bell }
+    }
+}
+
+impl Inbox {
+    /// Wakes the encoder, so that it sees that it is to end.
+    pub fn wake(&self) -> impl Fn() + Send + 'static + use<> {
+        let bell = self.bell.clone();
+        move || bell.ring()
     }
 }
 
@@ -342,7 +356,7 @@ pub fn encode(
     let mut encoder: Option<Encoder> = None;
     let mut last_keyframe = None;
     while !stop.is_told() {
-        inbox.bell.wait(GLANCE);
+        inbox.bell.wait(LONG);
         let Some(frame) = inbox.pictures.take() else { continue };
         if fanout.is_empty() {
             continue;

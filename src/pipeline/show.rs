@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Without news the loop turns this often: fresh enough to see a picture grow old.
 const IDLE: Duration = Duration::from_millis(200);
+/// Without pictures there is none to grow old: only the screen is asked whether it is still there.
+const ASLEEP: Duration = Duration::from_secs(1);
 /// The shortest time between two pictures on the glass: 60 a second.
 const PERIOD: Duration = Duration::from_micros(16_600);
 /// What arrives within this time goes onto the glass together.
@@ -116,7 +118,12 @@ pub fn show(
     let mut everything = true;
     let mut last = Duration::ZERO;
     while !stop.is_told() {
-        if stage.bell.wait(IDLE) {
+        let pause = if panes.iter().any(|pane| pane.told_live || pane.drawn != Some(Look::Placeholder)) {
+            IDLE
+        } else {
+            ASLEEP
+        };
+        if stage.bell.wait(pause) {
             let rest = (last + PERIOD).saturating_sub(clock.mono());
             stop.wait(rest.max(COLLECT));
         }
