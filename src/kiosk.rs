@@ -206,6 +206,10 @@ impl Kiosk {
             },
             Box::new(move |at, time| sound_clock.set(at, time)),
         ));
+        let stop = Stop::default();
+        stop.on_tell(decoders.wake());
+        stop.on_tell(inbox.wake());
+        stop.on_tell(stage.wake());
         let work = decoders.work().into_iter().chain([stage.work()]).collect();
         let flows =
             Flows { stage: stage.clone(), fanout: fanout.clone(), decoders, sound: sound.clone(), clocks };
@@ -227,7 +231,7 @@ impl Kiosk {
             sound,
             seats: Seats::default(),
             selftests: JoinSet::new(),
-            stop: Stop::default(),
+            stop,
             threads: Vec::new(),
         };
         if let Some(directory) = std::env::var_os("RUNTIME_DIRECTORY") {

@@ -15,7 +15,7 @@
 //! | [`kiosk`] | CONTROL PLANE: event → [`room::Room`] → commands → carried out |
 //! | [`pipeline`] | DATA PLANE: what each thread does with a picture or a sound |
 //! | [`supervise`] | keeps a session alive; an error or a panic becomes a fault |
-//! | [`machine`], [`demo`], [`soak`], [`ctl`] | choose the devices; a room in one process; the same, shaken; the operator's hand |
+//! | [`machine`], [`demo`], [`soak`], [`bench`], [`ctl`] | choose the devices; a room in one process; the same, shaken; measured; the operator's hand |
 //! | [`geometry`], [`mailbox`], [`secret`], [`clock`], [`config`] | what all of them stand on |
 //!
 //! Read this page, [`kiosk`], [`room`] and [`pipeline`], in this order: then you have seen the whole.
@@ -26,7 +26,7 @@
 //!
 //! | level | who | knows |
 //! |---|---|---|
-//! | 5 | `main`, `soak`, `demo`, `ctl`, `machine` | kiosk, config; `device` or `sim`: they choose |
+//! | 5 | `main`, `bench`, `soak`, `demo`, `ctl`, `machine` | kiosk, config; `device` or `sim`: they choose |
 //! | 4 | `kiosk` | everyone below |
 //! | 3 | `pipeline`, `sim` | device (traits), media, mailbox, geometry, clock, room's words, supervise |
 //! | 2 | `device`, `link`, `supervise`, `config`, `clock` | device: media, geometry · link: media, room's words · the others: room |
@@ -42,6 +42,7 @@
 //! A **kiosk** is this machine; a **peer** is the connection to another member. The **canvas** is the screen's memory,
 //! the **glass** what a viewer sees.
 
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod ctl;

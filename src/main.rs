@@ -7,7 +7,7 @@ use parlor::device::console;
 use parlor::kiosk::End;
 use parlor::machine::Simulation;
 use parlor::media::canvas::PixelLayout;
-use parlor::{ctl, demo, kiosk, machine, soak};
+use parlor::{bench, ctl, demo, kiosk, machine, soak};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,7 +36,12 @@ enum Task {
     Demo(demo::Options),
     /// Shakes a room of simulated kiosks at random for minutes or days and looks after each step whether all is well.
     Soak(soak::Options),
-    /// The broker of a soak, in a process of its own.
+    /// Measures what receiving so many streams costs here, from the camera to the glass.
+    Bench(bench::Options),
+    /// The senders of a bench, in a process of their own.
+    #[command(hide = true)]
+    BenchSenders(bench::Arguments),
+    /// The broker of a soak or a bench, in a process of its own.
     #[command(hide = true)]
     Broker {
         #[arg(long)]
@@ -58,6 +63,8 @@ async fn main() -> ExitCode {
         Task::Run { config, check } => run(config, check).await,
         Task::Demo(options) => demo::run(options, stopped()).await,
         Task::Soak(options) => soak::run(options, stopped()).await,
+        Task::Bench(options) => bench::run(options, stopped()).await,
+        Task::BenchSenders(arguments) => bench::serve(arguments).await,
         Task::Broker { port } => soak::serve(port),
         Task::Ctl(args) => ctl::run(*args).await.map(|()| ExitCode::SUCCESS),
         Task::RestoreConsole => restore_console(),

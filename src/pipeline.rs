@@ -27,6 +27,7 @@ use crate::mailbox::{Bell, Mailbox};
 use crate::media::frame::{Frame, FramePool};
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
+use crate::media::stamps::{StageTimes, Stages, Stamps};
 use crate::room::fault::{Cause, Code};
 use crate::room::message::MemberId;
 use crate::room::{self, Position};
@@ -37,8 +38,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
-/// How often a thread that waits for pictures looks whether it is to end.
-const GLANCE: Duration = Duration::from_millis(250);
+/// A thread that waits for pictures is woken when it is to end: it looks by itself once in this time all the same.
+const LONG: Duration = Duration::from_secs(10);
 
 /// How long a thread has worked since the start, waiting left out.
 #[derive(Debug, Default)]
@@ -54,10 +55,16 @@ impl Work {
     }
 }
 
+/// A picture that may be shown from `due` on.
+struct Ready {
+    due: Duration,
+    decoded: Duration,
+    frame: Arc<Frame>,
+}
+
 /// One member's moving picture on its way to the screen.
 pub struct Video {
-    /// Each with the moment from which it may be shown.
-    pictures: Mailbox<(Duration, Arc<Frame>), { Video::MOST }>,
+    pictures: Mailbox<Ready, { Video::MOST }>,
     /// Shared with the member's voice.
     pub lip_sync: Arc<Mutex<LipSync>>,
     /// Rung when the decoder cannot go on without a keyframe.
@@ -83,9 +90,20 @@ pub struct Meter {
     pub latency_us: AtomicU64,
     /// How late the sound is against the last picture, in microseconds, its wait included; [`i64::MIN`]: not known.
     pub sound_late_us: AtomicI64,
+    /// The ways of the pictures that were drawn since [`Meter::take_stages`].
+    stages: Mutex<Stages>,
 }
 
 impl Meter {
+    fn passed(&self, stamps: &Stamps) {
+        lock(&self.stages).add(stamps);
+    }
+
+    /// How long the pictures since the last call took from station to station; `None` if none was drawn.
+    pub fn take_stages(&self) -> Option<StageTimes> {
+        std::mem::take(&mut *lock(&self.stages)).times()
+    }
+
     /// The size of the last picture; `None` before the first.
     pub fn size(&self) -> Option<Size> {
         let size = self.size.load(Relaxed);
@@ -109,23 +127,23 @@ impl Video {
         }
     }
 
-    /// Takes the newest picture of this member, to be shown at `due`.
-    fn put(&self, frame: Arc<Frame>, due: Duration) {
+    /// Takes the newest picture of this member, `decoded` at that time, to be shown at `due`.
+    fn put(&self, frame: Arc<Frame>, decoded: Duration, due: Duration) {
         let Size { width, height } = frame.size();
         self.meter.size.store(u64::from(width) << 32 | u64::from(height), Relaxed);
-        if self.pictures.put((due, frame)) {
+        if self.pictures.put(Ready { due, decoded, frame }) {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
     }
 
     /// The next picture that is due.
-    fn take(&self, now: Duration) -> Option<Arc<Frame>> {
-        let due = |(due, _): &(Duration, _)| *due <= now;
+    fn take(&self, now: Duration) -> Option<Ready> {
+        let due = |picture: &Ready| picture.due <= now;
         while self.pictures.waiting(due) > Self::MOST_DUE {
             self.pictures.take();
             self.meter.dropped.fetch_add(1, Relaxed);
         }
-        self.pictures.take_if(due).map(|(_, frame)| frame)
+        self.pictures.take_if(due)
     }
 }
 
@@ -193,6 +211,12 @@ impl Stage {
         canvas
     }
 
+    /// Wakes the screen loop, so that it sees that it is to end.
+    pub fn wake(&self) -> impl Fn() + Send + 'static + use<> {
+        let bell = self.bell.clone();
+        move || bell.ring()
+    }
+
     /// What the screen loop has worked.
     pub fn work(&self) -> Arc<Work> {
         self.work.clone()
@@ -214,6 +238,14 @@ impl Default for Inbox {
     fn default() -> Self {
         let bell = Arc::new(Bell::default());
         Self { pictures: Mailbox::new(bell.clone()), bell }
+    }
+}
+
+impl Inbox {
+    /// Wakes the encoder, so that it sees that it is to end.
+    pub fn wake(&self) -> impl Fn() + Send + 'static + use<> {
+        let bell = self.bell.clone();
+        move || bell.ring()
     }
 }
 
@@ -254,7 +286,7 @@ pub fn capture(
                 Ok::<_, Failure>(())
             })?,
         };
-        own.put(frame.clone(), frame.captured);
+        own.put(frame.clone(), frame.captured, frame.captured);
         inbox.pictures.put(frame);
         works();
     }

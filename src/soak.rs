@@ -13,7 +13,7 @@ mod world;
 use crate::media::snapshot::Picture;
 use crate::room::fault::Code;
 use anyhow::{Context, bail, ensure};
-pub use broker::serve;
+pub use broker::{BrokerProcess, serve};
 use figures::{Sample, Sampler};
 use ground::{Ground, STRANGER};
 use promises::Eyes;

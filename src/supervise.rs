@@ -13,15 +13,30 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Tells a thread to end, and wakes it if it waits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Stop {
     told: Arc<(Mutex<bool>, Condvar)>,
+    /// What wakes those who wait for something else. As many as there are such threads.
+    wakers: Arc<Mutex<Vec<Waker>>>,
 }
+
+type Waker = Box<dyn Fn() + Send>;
 
 impl Stop {
     pub fn tell(&self) {
         *self.told.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.told.1.notify_all();
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|wake| wake());
+    }
+
+    /// Has `wake` called when told: for a thread that waits for something else. Called now if told already.
+    pub fn on_tell(&self, wake: impl Fn() + Send + 'static) {
+        // Locked first: who tells meanwhile finds it there.
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_told() {
+            wake();
+        }
+        wakers.push(Box::new(wake));
     }
 
     pub fn is_told(&self) -> bool {
@@ -104,6 +119,19 @@ mod tests {
 
     fn failure(code: Code) -> Failure {
         Failure { code, cause: Cause::default() }
+    }
+
+    #[test]
+    fn who_waits_for_something_else_is_woken_when_told_and_at_once_if_told_before() {
+        let (stop, (wake, woken)) = (Stop::default(), mpsc::channel());
+        let late = wake.clone();
+        stop.on_tell(move || wake.send("early").expect("heard"));
+        assert!(woken.try_recv().is_err());
+
+        stop.tell();
+        assert_eq!(woken.try_recv(), Ok("early"));
+        stop.on_tell(move || late.send("late").expect("heard"));
+        assert_eq!(woken.try_recv(), Ok("late"));
     }
 
     #[test]

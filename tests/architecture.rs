@@ -32,7 +32,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("ctl",       &["geometry", "secret", "room", "config", "link"]),
     ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
     ("soak",      &["geometry", "room", "media", "config", "link", "sim", "kiosk", "machine", "demo"]),
-    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "ctl"]),
+    ("bench",     &["geometry", "room", "media", "link", "sim", "machine", "demo", "soak"]),
+    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "bench", "ctl"]),
 ];
 
 /// Those who know a device by its trait, not by its driver.

@@ -191,6 +191,12 @@ async fn a_voice_is_heard_shown_and_muted() {
     house.next("lobby/stats").await;
     let before = received(&house.next("lobby/stats").await);
     assert!(before > 10, "{before}");
+    // Stations are passed in order: no stage takes longer than the whole way, but for the steps of rounding.
+    let stages = house.until("lobby/stats", |stats| stats["tiles"][1]["stages_ms"].is_object()).await;
+    let times = |stage: &str| stages["tiles"][1]["stages_ms"][stage]["p99"].as_f64().expect("milliseconds");
+    for stage in ["received_decoded", "decoded_composed", "composed_flipped"] {
+        assert!(times(stage) > 0.0 && times(stage) <= times("total"), "{stage}: {stages}");
+    }
     house.next("lobby/stats").await;
     assert_eq!(received(&house.next("lobby/stats").await), before);
     ear.until(|_, level| level < -90.0).await;

@@ -1,6 +1,7 @@
 //! What `stats` says: how each tile is doing, and what the process costs.
 
 use crate::clock::Clock;
+use crate::media::stamps::StageTimes;
 use crate::pipeline::sound::Sound;
 use crate::pipeline::{Coded, Fanout, Stage};
 use crate::room::Publication;
@@ -61,6 +62,8 @@ struct TileStats {
     age_ms: Option<u64>,
     /// From arrival (own tile: capture) to the glass, of the last picture.
     latency_ms: Option<f64>,
+    /// Of the pictures drawn since the last time, from station to station; null without one.
+    stages_ms: Option<StageTimes>,
     /// The member's voice; null of the own tile.
     sound: Option<VoiceStats>,
 }
@@ -134,6 +137,7 @@ impl Stats {
                 age_ms: (shown_at > 0).then(|| (now.as_micros() as u64).saturating_sub(shown_at) / 1000),
                 latency_ms: (shown_at > 0)
                     .then(|| rounded(video.meter.latency_us.load(Relaxed) as f64 / 1e3)),
+                stages_ms: video.meter.take_stages(),
                 sound: voices.get(&member).map(|voice| {
                     let (stats, delay) = voice.stats();
                     VoiceStats {

@@ -181,7 +181,11 @@ impl Compositor {
     /// Draws physical rows of the target, from `first` on.
     fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS]) {
         let Self {
-            blended: [first_luma, second_luma, u, v], strips: [y_strip, u_strip, v_strip], row, quality, ..
+            blended: [first_luma, second_luma, u, v],
+            strips: [y_strip, u_strip, v_strip],
+            row,
+            quality,
+            ..
         } = self;
         let Plan { along: [luma, chroma], across: [luma_rows, chroma_rows], .. } = &*job.plan;
         let [y_plane, u_plane, v_plane] = job.planes();

@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod sound;
 pub mod speaking;
 pub mod sps;
+pub mod stamps;
 mod stretch;
 pub mod text;
 

@@ -1,6 +1,6 @@
 //! The decoding threads: each stream has a decoder, and stays with one of them.
 
-use super::{CodecChoice, GLANCE, Video, Work, lock};
+use super::{CodecChoice, Video, Work, lock};
 use crate::clock::Clock;
 use crate::media::Packet;
 use crate::media::codec::Decode;
@@ -10,7 +10,7 @@ use crate::room::fault::{Cause, Code};
 use crate::supervise::{Failure, Stop};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ struct Job {
 
 /// As many decoding threads as cores; each stream stays with one of them.
 pub struct Decoders {
-    workers: Vec<(SyncSender<Job>, Arc<Work>)>,
+    workers: Vec<(SyncSender<Option<Job>>, Arc<Work>)>,
     streams: AtomicU64,
     clock: Clock,
 }
@@ -51,6 +51,12 @@ impl Decoders {
         (Self { workers, streams: AtomicU64::new(0), clock }, jobs)
     }
 
+    /// Wakes every thread, so that it sees that it is to end. Full: it is awake.
+    pub fn wake(&self) -> impl Fn() + Send + 'static + use<> {
+        let workers: Vec<_> = self.workers.iter().map(|(worker, _)| worker.clone()).collect();
+        move || workers.iter().for_each(|worker| drop(worker.try_send(None)))
+    }
+
     /// What each thread has worked.
     pub fn work(&self) -> Vec<Arc<Work>> {
         self.workers.iter().map(|(_, work)| work.clone()).collect()
@@ -66,17 +72,32 @@ impl Decoders {
         let number = self.streams.fetch_add(1, Relaxed);
         let (worker, _) = self.workers[number as usize % self.workers.len()].clone();
         let stream = Arc::new(Stream { number, video: Arc::downgrade(video), trouble: Box::new(trouble) });
-        let clock = self.clock;
+        let (clock, feeder) = (self.clock, Feeder { stream: Some(stream), worker });
         Box::new(move |packet| {
-            let job = Job { stream: Arc::downgrade(&stream), packet, arrived: clock.mono() };
-            worker.try_send(job).is_ok()
+            let stream = feeder.stream.as_ref().map(Arc::downgrade).unwrap_or_default();
+            feeder.worker.try_send(Some(Job { stream, packet, arrived: clock.mono() })).is_ok()
         })
+    }
+}
+
+/// Who feeds a stream: when it goes, the stream ends, and its thread is woken to free the decoder.
+struct Feeder {
+    stream: Option<Arc<Stream>>,
+    worker: SyncSender<Option<Job>>,
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        drop(self.stream.take());
+        // Full: the thread is awake, and frees it with the next stream.
+        let _ = self.worker.try_send(None);
     }
 }
 
 /// The work of one decoding thread.
 pub struct Jobs {
-    queue: Receiver<Job>,
+    /// `None` only wakes the thread: a stream has ended, or it is to end itself.
+    queue: Receiver<Option<Job>>,
     work: Arc<Work>,
     codecs: Arc<CodecChoice>,
 }
@@ -107,13 +128,10 @@ const TROUBLE: u32 = 3;
 pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
     let mut decodings: HashMap<u64, Decoding> = HashMap::new();
     while !stop.is_told() {
-        let job = match jobs.queue.recv_timeout(GLANCE) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => {
-                decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        let Ok(job) = jobs.queue.recv() else { return Ok(()) };
+        let Some(job) = job else {
+            decodings.retain(|_, decoding| decoding.stream.strong_count() > 0);
+            continue;
         };
         let Some(stream) = job.stream.upgrade() else { continue };
         let Some(video) = stream.video.upgrade() else { continue };
@@ -144,7 +162,7 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
                 let late = lip_sync.lateness(job.packet.time, now + wait);
                 drop(lip_sync);
                 video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
-                video.put(frame, now + wait);
+                video.put(frame, now, now + wait);
                 decoding.failed = 0;
                 if std::mem::take(&mut decoding.told) {
                     (stream.trouble)(None);
@@ -206,6 +224,7 @@ mod tests {
 
         let (decoders, mut jobs) = Decoders::new(1, clock);
         let jobs = jobs.pop().expect("one worker");
+        stop.on_tell(decoders.wake());
         let (tell, told) = mpsc::channel();
         let mut sink = decoders.sink(&video, move |trouble| tell.send(trouble).expect("heard"));
         for packet in [&good, &bad, &bad, &bad, &bad, &good, &good, &foreign, &foreign, &good] {
@@ -227,6 +246,7 @@ mod tests {
         let (clock, stop) = (Clock::start(), Stop::default());
         let (decoders, mut jobs) = Decoders::new(1, clock);
         let jobs = jobs.pop().expect("one worker");
+        stop.on_tell(decoders.wake());
         let (video, other) = (Arc::new(Video::new(Arc::default())), Arc::new(Video::new(Arc::default())));
         let mut sink = decoders.sink(&video, |trouble| panic!("{trouble:?}"));
         let mut other_sink = decoders.sink(&other, |trouble| panic!("{trouble:?}"));
@@ -266,6 +286,7 @@ mod tests {
         let (clock, stop) = (Clock::start(), Stop::default());
         let (decoders, mut jobs) = Decoders::new(1, clock);
         let jobs = jobs.pop().expect("one worker");
+        stop.on_tell(decoders.wake());
         let video = Arc::new(Video::new(Arc::default()));
         let mut sink = decoders.sink(&video, |trouble| panic!("{trouble:?}"));
         let worker = std::thread::spawn({
@@ -278,8 +299,8 @@ mod tests {
             assert!(sink(packet));
             let frame = loop {
                 assert!(!worker.is_finished());
-                if let Some(frame) = video.take(clock.mono()) {
-                    break frame;
+                if let Some(picture) = video.take(clock.mono()) {
+                    break picture.frame;
                 }
                 std::thread::yield_now();
             };

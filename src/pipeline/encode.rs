@@ -1,10 +1,10 @@
 //! The encoding thread: each layer of the camera's picture that somebody gets is coded once, and given to who gets it.
 
-use super::{CodecChoice, GLANCE, Inbox, lock};
+use super::{CodecChoice, Inbox, LONG, lock};
 use crate::geometry::Size;
 use crate::media::Packet;
-use crate::media::frame::{Frame, FramePool};
 use crate::media::codec::Encode;
+use crate::media::frame::{Frame, FramePool};
 use crate::media::halve::halve;
 use crate::room::fault::{Cause, Code};
 use crate::room::layers::{Demand, Layer, Layers, Rate};
@@ -199,7 +199,12 @@ struct Coding {
 }
 
 impl Coding {
-    fn start(codecs: &Arc<CodecChoice>, coded: Coded, rate_hz: f32, ceiling_bps: u32) -> Result<Self, Failure> {
+    fn start(
+        codecs: &Arc<CodecChoice>,
+        coded: Coded,
+        rate_hz: f32,
+        ceiling_bps: u32,
+    ) -> Result<Self, Failure> {
         let (most, _) = coded.layer.bitrates(ceiling_bps);
         let encoder = codecs.encoder(coded.size, rate_hz, most).map_err(|error| failure(error.into()))?;
         Ok(Self { encoder, last_keyframe: None, rest: 0 })
@@ -222,7 +227,7 @@ pub fn encode(
     let mut codings: [Option<Coding>; 2] = [None, None];
     let mut halves = FramePool::default();
     while !stop.is_told() {
-        inbox.bell.wait(GLANCE);
+        inbox.bell.wait(LONG);
         let Some(frame) = inbox.pictures.take() else { continue };
         let mut packets = [None, None];
         for (layer, coded) in Layer::ALL.into_iter().zip(fanout.plan(frame.size(), frame.captured)) {

@@ -1,6 +1,6 @@
 //! The screen thread: collects what is new, draws it, brings it to the glass, at its own pace.
 
-use super::{Stage, Video, lock, screen_failure};
+use super::{Ready, Stage, Video, lock, screen_failure};
 use crate::clock::Clock;
 use crate::device::Screen;
 use crate::geometry::{Orientation, Rect, Rotation};
@@ -8,6 +8,7 @@ use crate::media::canvas::Canvas;
 use crate::media::compose::{Compositor, fill, veil};
 use crate::media::frame::Frame;
 use crate::media::signs::{self, Badge, palette};
+use crate::media::stamps::Stamps;
 use crate::media::text::Fonts;
 use crate::room::budget::Share;
 use crate::room::message::MemberId;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Without news the loop turns this often: fresh enough to see a picture grow old.
 const IDLE: Duration = Duration::from_millis(200);
+/// Without pictures there is none to grow old: only the screen is asked whether it is still there.
+const ASLEEP: Duration = Duration::from_secs(1);
 /// The shortest time between two pictures on the glass: 60 a second.
 const PERIOD: Duration = Duration::from_micros(16_600);
 /// What arrives within this time goes onto the glass together.
@@ -57,11 +60,24 @@ struct Pane {
     told_live: bool,
     /// Whether the last picture was drawn, where every other one is.
     last_drawn: bool,
+    /// Of the last picture; those of a picture that was drawn and is not on the glass yet.
+    stamps: Stamps,
+    on_its_way: bool,
 }
 
 impl Pane {
     fn new(tile: Tile, video: Arc<Video>, now: Duration) -> Self {
-        Self { tile, video, frame: None, since: now, drawn: None, told_live: false, last_drawn: false }
+        Self {
+            tile,
+            video,
+            frame: None,
+            since: now,
+            drawn: None,
+            told_live: false,
+            last_drawn: false,
+            stamps: Stamps::default(),
+            on_its_way: false,
+        }
     }
 
     fn look(&self, now: Duration) -> Look {
@@ -104,7 +120,12 @@ pub fn show(
     let mut everything = true;
     let mut last = Duration::ZERO;
     while !stop.is_told() {
-        if stage.bell.wait(IDLE) {
+        let pause = if panes.iter().any(|pane| pane.told_live || pane.drawn != Some(Look::Placeholder)) {
+            IDLE
+        } else {
+            ASLEEP
+        };
+        if stage.bell.wait(pause) {
             let rest = (last + PERIOD).saturating_sub(clock.mono());
             stop.wait(rest.max(COLLECT));
         }
@@ -140,6 +161,7 @@ pub fn show(
             draw(&mut canvas, &mut compositor, &mut glasswork.fonts, pane, &look);
             if fresh && look == Look::Picture {
                 pane.video.meter.shown.fetch_add(1, Relaxed);
+                (pane.stamps.composed, pane.on_its_way) = (clock.mono(), true);
             }
             pane.drawn = Some(look);
             if !everything {
@@ -153,7 +175,7 @@ pub fn show(
             screen.present(&canvas, &changed).map_err(screen_failure)?;
             stage.work.add(waits.unwrap_or_else(|| clock.mono()) - last);
             works();
-            measure(&panes, clock.mono());
+            measure(&mut panes, clock.mono());
         } else {
             // It is asked even when nothing moves: it may have been taken away or changed.
             screen.present(&canvas, &[]).map_err(screen_failure)?;
@@ -223,7 +245,8 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
 fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
     let member = || -> MemberId { pane.tile.member.clone() };
     match pane.video.take(now) {
-        Some(frame) => {
+        Some(Ready { decoded, frame, .. }) => {
+            pane.stamps = Stamps { received: frame.captured, decoded, ..Stamps::default() };
             // Said again as long as the tile waits: what was said before may have been of another camera, of another
             // connection, and the room's change from one to the other was too quick to be seen here.
             if !pane.told_live || pane.tile.state == TileState::Connecting {
@@ -288,16 +311,16 @@ fn overlay(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts, changed: &
     changed.push(canvas.physical(area));
 }
 
-fn measure(panes: &[Pane], now: Duration) {
-    for pane in panes.iter().filter(|pane| pane.drawn == Some(Look::Picture)) {
-        let Some(frame) = &pane.frame else { continue };
-        let meter = &pane.video.meter;
+/// What was drawn is on the glass now.
+fn measure(panes: &mut [Pane], now: Duration) {
+    for pane in panes.iter_mut().filter(|pane| pane.on_its_way) {
+        pane.on_its_way = false;
+        pane.stamps.flipped = now;
+        let (stamps, meter) = (&pane.stamps, &pane.video.meter);
         let micros = |duration: Duration| duration.as_micros() as u64;
-        // A picture drawn earlier was measured then.
-        if meter.shown_at_us.load(Relaxed) < micros(pane.since) {
-            meter.shown_at_us.store(micros(now), Relaxed);
-            meter.latency_us.store(micros(now.saturating_sub(frame.captured)), Relaxed);
-        }
+        meter.shown_at_us.store(micros(now), Relaxed);
+        meter.latency_us.store(micros(now.saturating_sub(stamps.received)), Relaxed);
+        meter.passed(stamps);
     }
 }
 
@@ -333,7 +356,7 @@ mod tests {
         let mut pane = Pane::new(tile(TileState::Connecting), video.clone(), Duration::ZERO);
         let told = Cell::new(0);
         let picture = |pane: &mut Pane| {
-            video.put(Arc::new(Frame::new(Size::new(32, 18))), Duration::ZERO);
+            video.put(Arc::new(Frame::new(Size::new(32, 18))), Duration::ZERO, Duration::ZERO);
             assert!(collect(pane, Duration::ZERO, &|_| told.set(told.get() + 1)));
             told.get()
         };

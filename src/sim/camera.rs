@@ -6,7 +6,7 @@ use crate::geometry::Size;
 use crate::media::frame::Frame;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a silent camera is waited for.
 const SILENCE: Duration = Duration::from_millis(900);
@@ -81,7 +81,9 @@ pub struct Camera {
     cable: Cable,
     _in_use: InUse,
     hue: u8,
+    /// When picture `first` was due.
     start: Instant,
+    first: u64,
     number: u64,
 }
 
@@ -101,7 +103,11 @@ impl Camera {
             return Err(Error { kind, operation: "open", errno: None, target: name });
         }
         let mode = CameraMode { name, fourcc: *b"YU12", size, rate_hz: f64::from(rate_hz) };
-        Ok(Self { mode, _in_use: cable.take(), cable, hue, start: Instant::now(), number: 0 })
+        // Pictures are numbered by the wall clock, so that each says when it was taken.
+        let (period, now) = (Duration::from_secs_f64(1.0 / mode.rate_hz), since_epoch(SystemTime::now()));
+        let number = periods(now, mode.rate_hz) as u64;
+        let start = Instant::now() - now.saturating_sub(epoch(number, mode.rate_hz)).min(period);
+        Ok(Self { mode, _in_use: cable.take(), cable, hue, start, first: number, number })
     }
 }
 
@@ -113,9 +119,9 @@ impl device::Camera for Camera {
     fn capture(&mut self, frame: &mut Frame) -> Result<(), Error> {
         // Like a sensor, it does not wait for who is late: the number is that of the present period.
         let period = Duration::from_secs_f64(1.0 / self.mode.rate_hz);
-        let due = (self.start.elapsed().as_secs_f64() * self.mode.rate_hz) as u64;
+        let due = self.first + (self.start.elapsed().as_secs_f64() * self.mode.rate_hz) as u64;
         self.number = due.max(self.number + 1);
-        let at = self.start + period.mul_f64(self.number as f64);
+        let at = self.start + period.mul_f64((self.number - self.first) as f64);
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         let failed = match self.cable.trouble() {
             _ if !self.cable.is_plugged() => Some(Kind::Gone),
@@ -134,6 +140,26 @@ impl device::Camera for Camera {
         draw(frame, self.number, self.hue, self.cable.grain.load(Ordering::Relaxed));
         Ok(())
     }
+}
+
+/// How old the picture with this number is: the last one of a camera at `rate_hz` that had it before `now`.
+pub fn age(number: u16, rate_hz: u32, now: SystemTime) -> Duration {
+    let periods = periods(since_epoch(now), f64::from(rate_hz));
+    let whole = (periods as u64 as u16).wrapping_sub(number);
+    Duration::from_secs_f64((f64::from(whole) + periods.fract()) / f64::from(rate_hz))
+}
+
+/// A clock before 1970 is as good as one at its beginning.
+fn since_epoch(now: SystemTime) -> Duration {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn periods(since_epoch: Duration, rate_hz: f64) -> f64 {
+    since_epoch.as_secs_f64() * rate_hz
+}
+
+fn epoch(number: u64, rate_hz: f64) -> Duration {
+    Duration::from_secs_f64(number as f64 / rate_hz)
 }
 
 /// A slowly turning gradient with a bar that crosses the picture once in four seconds, and grain over it.
@@ -166,4 +192,20 @@ fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
         }
     }
     number::draw(frame, number as u16);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_says_when_its_picture_was_taken_for_half_an_hour() {
+        let taken = 53_000_000_123_u64;
+        let now = |later: u64| UNIX_EPOCH + epoch(taken, 30.0) + Duration::from_millis(later);
+
+        for later in [5, 40, 60_000, 1_800_000] {
+            let age = age(taken as u16, 30, now(later)).as_secs_f64();
+            assert!((age - later as f64 / 1e3).abs() < 1e-4, "{age} after {later} ms");
+        }
+    }
 }

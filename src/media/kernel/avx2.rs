@@ -43,10 +43,16 @@ pub fn write<const ROWS: usize>(
     macro_rules! rows {
         ($luma:expr, $chroma:expr) => {
             match (pixels, chroma.count() < luma.count()) {
-                (Pixels::Xrgb8888, true) => rows::<ROWS, 4, true, { $luma as u8 }, { $chroma as u8 }>(job, out),
-                (Pixels::Xrgb8888, false) => rows::<ROWS, 4, false, { $luma as u8 }, { $chroma as u8 }>(job, out),
+                (Pixels::Xrgb8888, true) => {
+                    rows::<ROWS, 4, true, { $luma as u8 }, { $chroma as u8 }>(job, out)
+                }
+                (Pixels::Xrgb8888, false) => {
+                    rows::<ROWS, 4, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
+                }
                 (Pixels::Rgb565, true) => rows::<ROWS, 2, true, { $luma as u8 }, { $chroma as u8 }>(job, out),
-                (Pixels::Rgb565, false) => rows::<ROWS, 2, false, { $luma as u8 }, { $chroma as u8 }>(job, out),
+                (Pixels::Rgb565, false) => {
+                    rows::<ROWS, 2, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
+                }
             }
         };
     }
@@ -90,9 +96,8 @@ fn blended(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
         let mean = if weight == FULL / 2 {
             _mm256_avg_epu8(a, b)
         } else {
-            let of = |pairs| {
-                _mm256_srli_epi16::<7>(_mm256_add_epi16(_mm256_maddubs_epi16(pairs, weights), half))
-            };
+            let of =
+                |pairs| _mm256_srli_epi16::<7>(_mm256_add_epi16(_mm256_maddubs_epi16(pairs, weights), half));
             _mm256_packus_epi16(of(_mm256_unpacklo_epi8(a, b)), of(_mm256_unpackhi_epi8(a, b)))
         };
         // SAFETY: it is 32 bytes long.
@@ -111,7 +116,13 @@ const FAR: u8 = Pattern::Far as u8;
 /// Lines are as long as their taps reach, rows as long as `BYTES` times the taps of luma; there are as many blocks of
 /// chroma, and all are as the patterns want them.
 #[target_feature(enable = "avx2")]
-unsafe fn rows<const ROWS: usize, const BYTES: usize, const SHARED: bool, const LUMA: u8, const CHROMA: u8>(
+unsafe fn rows<
+    const ROWS: usize,
+    const BYTES: usize,
+    const SHARED: bool,
+    const LUMA: u8,
+    const CHROMA: u8,
+>(
     Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
     out: [&mut [u8]; ROWS],
 ) {
@@ -125,8 +136,11 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const SHARED: bool, const 
     let out = out.map(|row| row.as_mut_ptr());
     for (index, (block, chroma_block)) in luma.blocks().iter().zip(chroma.blocks()).enumerate() {
         let luma_place = Place { block, far: luma.far_blocks().get(index), start: luma.start(block) };
-        let place =
-            Place { block: chroma_block, far: chroma.far_blocks().get(index), start: chroma.start(chroma_block) };
+        let place = Place {
+            block: chroma_block,
+            far: chroma.far_blocks().get(index),
+            start: chroma.start(chroma_block),
+        };
         let [red, green, blue] = if SHARED {
             // SAFETY: windows lie within a line that is as long as the taps reach.
             let samples = unsafe { shared_samples::<CHROMA>([lines.u, lines.v], place) };
@@ -187,7 +201,9 @@ unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> __m256i {
                 };
                 let bytes = |bytes: &[u8; 32]| _mm256_loadu_si256(bytes.as_ptr().cast());
                 let mut pairs = _mm256_shuffle_epi8(windows(place.block.windows), bytes(&place.block.places));
-                if PATTERN == FAR && let Some(far) = place.far {
+                if PATTERN == FAR
+                    && let Some(far) = place.far
+                {
                     let others = _mm256_shuffle_epi8(windows(far.windows), bytes(&far.places));
                     pairs = _mm256_or_si256(pairs, others);
                 }
@@ -218,12 +234,13 @@ unsafe fn shared_samples<const PATTERN: u8>(lines: [&[u8]; 2], place: Place<'_>)
             }
             HALF => mean(windows(place.start)),
             _ => {
-                let twice = |bytes: &[u8; 32]| {
-                    _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()))
-                };
+                let twice =
+                    |bytes: &[u8; 32]| _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()));
                 let window = windows(place.block.windows[0] as usize);
                 let mut pairs = _mm256_shuffle_epi8(window, twice(&place.block.places));
-                if PATTERN == FAR && let Some(far) = place.far {
+                if PATTERN == FAR
+                    && let Some(far) = place.far
+                {
                     let window = windows(far.windows[0] as usize);
                     pairs = _mm256_or_si256(pairs, _mm256_shuffle_epi8(window, twice(&far.places)));
                 }

@@ -213,7 +213,13 @@ mod tests {
     ) -> [Vec<u8>; ROWS] {
         let mut out = [const { Vec::new() }; ROWS];
         out.iter_mut().for_each(|row| row.resize(taps.0.count() * pixels.bytes(), 0));
-        kernel.write(taps, Coefficients::of(colour), pixels, lines, out.each_mut().map(|row| row.as_mut_slice()));
+        kernel.write(
+            taps,
+            Coefficients::of(colour),
+            pixels,
+            lines,
+            out.each_mut().map(|row| row.as_mut_slice()),
+        );
         out
     }
 

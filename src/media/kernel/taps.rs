@@ -168,8 +168,9 @@ fn pattern(taps: &[Tap], samples: usize, size: usize) -> Pattern {
             *tap == same || step == 1 && *tap == Tap { index: same.index.wrapping_sub(1), weight: FULL }
         })
     };
-    let fit =
-        |pixels: usize| starts(taps.len(), size).all(|start| taps[start..start + size].chunks(pixels).all(fits));
+    let fit = |pixels: usize| {
+        starts(taps.len(), size).all(|start| taps[start..start + size].chunks(pixels).all(fits))
+    };
     match () {
         () if every(1, 0) => Pattern::Same,
         () if every(2, FULL / 2) => Pattern::Half,
