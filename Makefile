@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
+.PHONY: help demo test test-kernel figures bench bench-peers faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -36,6 +36,15 @@ figures: rust ## The figures of the README, measured on this machine in about th
 	cargo run --locked -- demo --figures --screen 1920x1080
 	cargo run --locked --example sound
 	cargo test --locked --test sound -- --nocapture
+
+bench: rust ## What composing a screen costs beside mere memory, and what a kiosk costs that receives three streams
+	@board/install-packages build
+	cargo bench --locked --bench compose
+	cargo run --locked --release -- bench $(ARGS)
+
+bench-peers: rust ## Composing beside libyuv and libswscale
+	@board/install-packages build bench
+	cargo bench --locked --features bench-peers --bench compose
 
 faults: rust ## Makes every fault that can be made here, and prints what became of it
 	@board/install-packages build test

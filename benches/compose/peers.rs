@@ -1,0 +1,200 @@
+//! The peers of the compositor bench: libyuv in both orders of scaling and converting, and libswscale at its two
+//! bilinear settings. Declarations follow libyuv/scale.h, convert_argb.h, scale_argb.h and libswscale/swscale.h.
+
+use super::{Painter, Work};
+use parlor::geometry::{Rect, Rotation};
+use parlor::media::canvas::{Canvas, PixelLayout};
+use parlor::media::frame::Frame;
+use std::ffi::{c_int, c_void};
+use std::ptr::{null, null_mut};
+
+/// Constants of libyuv/scale.h, libavutil/pixfmt.h (major version 57) and libswscale/swscale.h.
+const FILTER_BILINEAR: c_int = 2;
+const YUV420P: c_int = 0;
+const BGRA: c_int = 28;
+const RGB565LE: c_int = 37;
+const SWS_FAST_BILINEAR: c_int = 1;
+const SWS_BILINEAR: c_int = 2;
+
+#[rustfmt::skip]
+#[link(name = "yuv")]
+unsafe extern "C" {
+    fn I420Scale(
+        y: *const u8, ys: c_int, u: *const u8, us: c_int, v: *const u8, vs: c_int, width: c_int, height: c_int,
+        to_y: *mut u8, to_ys: c_int, to_u: *mut u8, to_us: c_int, to_v: *mut u8, to_vs: c_int, to_width: c_int, to_height: c_int,
+        filter: c_int,
+    ) -> c_int;
+    fn I420ToARGB(y: *const u8, ys: c_int, u: *const u8, us: c_int, v: *const u8, vs: c_int, to: *mut u8, to_stride: c_int, width: c_int, height: c_int) -> c_int;
+    fn I420ToRGB565(y: *const u8, ys: c_int, u: *const u8, us: c_int, v: *const u8, vs: c_int, to: *mut u8, to_stride: c_int, width: c_int, height: c_int) -> c_int;
+    fn ARGBScale(from: *const u8, stride: c_int, width: c_int, height: c_int, to: *mut u8, to_stride: c_int, to_width: c_int, to_height: c_int, filter: c_int) -> c_int;
+    fn ARGBToRGB565(from: *const u8, stride: c_int, to: *mut u8, to_stride: c_int, width: c_int, height: c_int) -> c_int;
+}
+
+#[rustfmt::skip]
+#[link(name = "swscale")]
+unsafe extern "C" {
+    fn sws_getContext(
+        width: c_int, height: c_int, format: c_int, to_width: c_int, to_height: c_int, to_format: c_int, flags: c_int,
+        source_filter: *mut c_void, target_filter: *mut c_void, parameters: *const f64,
+    ) -> *mut c_void;
+    fn sws_freeContext(context: *mut c_void);
+    fn sws_scale(
+        context: *mut c_void, planes: *const *const u8, strides: *const c_int, first: c_int, height: c_int,
+        to: *const *mut u8, to_strides: *const c_int,
+    ) -> c_int;
+}
+
+/// All peers, for even sources and targets.
+pub fn all<'a>(work: &Work) -> Vec<Painter<'a>> {
+    let tile = work.tiles[0];
+    let (small, large) = (
+        vec![0u8; (tile.width * tile.height * 4) as usize],
+        vec![0u8; (work.source.width * work.source.height * 4) as usize],
+    );
+    let scaled = Frame::new(tile.size());
+    vec![
+        painter("libyuv s>c", work, scale_then_convert(scaled)),
+        painter("libyuv c>s", work, convert_then_scale(large, small)),
+        painter("sws fast", work, swscale(work, SWS_FAST_BILINEAR)),
+        painter("sws bilinear", work, swscale(work, SWS_BILINEAR)),
+    ]
+}
+
+/// The planes of what is seen, their strides, its width and height; where to write, and the stride there.
+type Job = ([*const u8; 3], [c_int; 3], c_int, c_int, *mut u8, c_int, Rect, bool);
+
+fn painter<'a>(name: &'static str, work: &Work, mut one: impl FnMut(Job) + 'a) -> Painter<'a> {
+    Painter {
+        name,
+        screen: Canvas::new(super::SCREEN, work.layout, Rotation::None),
+        paint: Box::new(move |work, screen| {
+            let stride = screen.stride();
+            for (tile, frame) in work.tiles.iter().zip(&work.frames) {
+                let start = tile.y as usize * stride + tile.x as usize * work.layout.bytes_per_pixel;
+                let to = screen.data_mut()[start..].as_mut_ptr();
+                let width = frame.size().width as usize;
+                let (x, y) = (work.source.x as usize, work.source.y as usize);
+                let [luma, u, v] = frame.planes();
+                let planes =
+                    [&luma[y * width + x], &u[y / 2 * width / 2 + x / 2], &v[y / 2 * width / 2 + x / 2]]
+                        .map(|first| first as *const u8);
+                let strides = [width, width / 2, width / 2].map(|stride| stride as c_int);
+                let (width, height) = (work.source.width as c_int, work.source.height as c_int);
+                one((
+                    planes,
+                    strides,
+                    width,
+                    height,
+                    to,
+                    stride as c_int,
+                    *tile,
+                    work.layout == PixelLayout::RGB565,
+                ));
+            }
+        }),
+    }
+}
+
+fn scale_then_convert(mut scaled: Frame) -> impl FnMut(Job) {
+    move |([y, u, v], [ys, us, vs], width, height, to, stride, tile, rgb565)| {
+        let (to_width, to_height) = (tile.width as c_int, tile.height as c_int);
+        let [a, b, c] = scaled.planes_mut().map(|plane| plane.as_mut_ptr());
+        let half = to_width / 2;
+        // SAFETY: the planes cover the source, `scaled` has the size of the tile, and the tile lies on the screen.
+        unsafe {
+            I420Scale(
+                y,
+                ys,
+                u,
+                us,
+                v,
+                vs,
+                width,
+                height,
+                a,
+                to_width,
+                b,
+                half,
+                c,
+                half,
+                to_width,
+                to_height,
+                FILTER_BILINEAR,
+            );
+            let convert = if rgb565 { I420ToRGB565 } else { I420ToARGB };
+            convert(a, to_width, b, half, c, half, to, stride, to_width, to_height);
+        }
+    }
+}
+
+fn convert_then_scale(mut large: Vec<u8>, mut small: Vec<u8>) -> impl FnMut(Job) {
+    move |([y, u, v], [ys, us, vs], width, height, to, stride, tile, rgb565)| {
+        let (to_width, to_height) = (tile.width as c_int, tile.height as c_int);
+        // SAFETY: `large` has four bytes for each pixel of the source and `small` for each of the tile.
+        unsafe {
+            I420ToARGB(y, ys, u, us, v, vs, large.as_mut_ptr(), width * 4, width, height);
+            let (out, out_stride) = if rgb565 { (small.as_mut_ptr(), to_width * 4) } else { (to, stride) };
+            ARGBScale(
+                large.as_ptr(),
+                width * 4,
+                width,
+                height,
+                out,
+                out_stride,
+                to_width,
+                to_height,
+                FILTER_BILINEAR,
+            );
+            if rgb565 {
+                ARGBToRGB565(out, out_stride, to, stride, to_width, to_height);
+            }
+        }
+    }
+}
+
+struct Context(*mut c_void);
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by `sws_getContext`, freed once.
+        unsafe { sws_freeContext(self.0) }
+    }
+}
+
+fn swscale(work: &Work, flags: c_int) -> impl FnMut(Job) + use<> {
+    let tile = work.tiles[0];
+    let format = if work.layout == PixelLayout::RGB565 { RGB565LE } else { BGRA };
+    let [width, height, to_width, to_height] =
+        [work.source.width, work.source.height, tile.width, tile.height].map(|side| side as c_int);
+    // SAFETY: plain numbers; no filters, no parameters.
+    let context = Context(unsafe {
+        sws_getContext(
+            width,
+            height,
+            YUV420P,
+            to_width,
+            to_height,
+            format,
+            flags,
+            null_mut(),
+            null_mut(),
+            null(),
+        )
+    });
+    assert!(!context.0.is_null(), "libswscale scales {width}x{height} to {to_width}x{to_height}");
+    move |(planes, strides, _, height, to, stride, _, _)| {
+        let context = &context;
+        // SAFETY: the planes cover the source the context was made for, and the tile lies on the screen.
+        unsafe {
+            sws_scale(
+                context.0,
+                planes.as_ptr(),
+                strides.as_ptr(),
+                0,
+                height,
+                [to].as_ptr(),
+                [stride].as_ptr(),
+            );
+        }
+    }
+}
