@@ -132,6 +132,7 @@ impl Compositor {
             frame,
             sideways,
             forward: across.flipped == across.back,
+            pace: (across.length / ONE_PIXEL).div_ceil(across.pixels).clamp(1, AHEAD as u32) as usize,
             plan: self.plan(along, across),
             coefficients: Coefficients::of(frame.colour),
             layout,
@@ -225,6 +226,8 @@ struct Job<'a> {
     sideways: bool,
     /// Whether rows further down are lines further down, or columns further right.
     forward: bool,
+    /// How many lines of the picture a row of the target goes on, rounded up.
+    pace: usize,
     plan: Arc<Plan>,
     coefficients: Coefficients,
     layout: PixelLayout,
@@ -279,9 +282,12 @@ impl<'a> Job<'a> {
             return out;
         }
         let line = |row: usize| &plane.samples[row * plane.width..][range.clone()];
-        let later = if self.forward { index + AHEAD } else { index.wrapping_sub(AHEAD) };
-        if later < plane.samples.len() / plane.width {
-            self.kernel.fetch(line(later));
+        let rows = plane.samples.len() / plane.width;
+        for later in AHEAD..AHEAD + self.pace {
+            let later = if self.forward { index + later } else { index.wrapping_sub(later) };
+            if later < rows {
+                self.kernel.fetch(line(later));
+            }
         }
         match tap.weight {
             0 => line(index),
