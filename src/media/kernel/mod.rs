@@ -159,7 +159,8 @@ impl Kernel {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(proof) => avx2::fetch(proof, line),
-            _ => {}
+            // Elsewhere it is left to the processor.
+            _ => _ = line,
         }
     }
 
