@@ -279,7 +279,8 @@ async fn a_kiosk_whose_codec_is_taken_away_in_mid_call_says_so_and_is_seen_in_so
     let mut house = simulated::House::open().await;
     let configuration = |id: &str, size| {
         let camera = Camera::upright(SIMULATED, size, 5);
-        let screen = Screen { width: 320, height: 180, ..house.configuration(id).screen };
+        // Each tile is as large as the codec's smallest picture, so that nobody asks for a smaller one.
+        let screen = Screen { width: 2 * SIZE.width, height: SIZE.height, ..house.configuration(id).screen };
         Config { cameras: BTreeMap::from([(Position::Front, camera)]), screen, ..house.configuration(id) }
     };
     let (lobby, ward) = (configuration("lobby", SIZE), configuration("ward", Size::new(160, 90)));
