@@ -2,7 +2,6 @@
 //! costs. Who sends, and the broker, are processes of their own, so that all that is counted is the receiver's.
 
 mod cost;
-mod fit;
 mod senders;
 mod sight;
 mod table;
@@ -12,6 +11,7 @@ use crate::geometry::{Fit, Size};
 use crate::link::mqtt::{self, MqttEvent};
 use crate::machine::Simulation;
 use crate::media::canvas::PixelLayout;
+use crate::regression::Line;
 use crate::room::document::Layout;
 use crate::room::layout;
 use crate::room::message::Subscription;
@@ -136,7 +136,7 @@ async fn sweep(options: &Options, counts: RangeInclusive<u8>) -> anyhow::Result<
     }
     let lines = [("CPU s/s", "cpu"), ("PSS MiB", "pss_mib")].map(|(name, key)| {
         let numbers = |point: &Value| Some((point["streams"].as_f64()?, point[key].as_f64()?));
-        (name, key, fit::Line::through(&points.iter().filter_map(numbers).collect::<Vec<_>>()))
+        (name, key, Line::through(&points.iter().filter_map(numbers).collect::<Vec<_>>()))
     });
     for (name, _, line) in &lines {
         match line {

@@ -16,7 +16,7 @@
 //! | [`pipeline`] | DATA PLANE: what each thread does with a picture or a sound |
 //! | [`supervise`] | keeps a session alive; an error or a panic becomes a fault |
 //! | [`machine`], [`demo`], [`soak`], [`bench`], [`ctl`] | choose the devices; a room in one process; the same, shaken; measured; the operator's hand |
-//! | [`geometry`], [`mailbox`], [`secret`], [`clock`], [`config`] | what all of them stand on |
+//! | [`geometry`], [`mailbox`], [`regression`], [`secret`], [`clock`], [`config`] | what all of them stand on |
 //!
 //! Read this page, [`kiosk`], [`room`] and [`pipeline`], in this order: then you have seen the whole.
 //!
@@ -31,7 +31,7 @@
 //! | 3 | `pipeline`, `sim` | device (traits), media, mailbox, geometry, clock, room's words, supervise |
 //! | 2 | `device`, `link`, `supervise`, `config`, `clock` | device: media, geometry · link: media, room's words · the others: room |
 //! | 1 | `room`, `media` | geometry |
-//! | 0 | `geometry`, `mailbox`, `secret` | nothing of ours |
+//! | 0 | `geometry`, `mailbox`, `regression`, `secret` | nothing of ours |
 //!
 //! # One word for each thing
 //!
@@ -55,6 +55,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod media;
 pub mod pipeline;
+pub mod regression;
 pub mod room;
 pub mod secret;
 pub mod sim;

@@ -12,6 +12,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // 0: nothing of ours
     ("geometry",  &[]),
     ("mailbox",   &[]),
+    ("regression", &[]),
     ("secret",    &[]),
     // 1: pure
     ("room",      &["geometry"]),
@@ -31,8 +32,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("machine",   &["geometry", "room", "media", "config", "device", "sim", "kiosk"]),
     ("ctl",       &["geometry", "secret", "room", "config", "link"]),
     ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
-    ("soak",      &["geometry", "room", "media", "config", "link", "sim", "kiosk", "machine", "demo"]),
-    ("bench",     &["geometry", "room", "media", "link", "sim", "machine", "demo", "soak"]),
+    ("soak",      &["geometry", "regression", "room", "media", "config", "link", "sim", "kiosk", "machine", "demo"]),
+    ("bench",     &["geometry", "regression", "room", "media", "link", "sim", "machine", "demo", "soak"]),
     ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "bench", "ctl"]),
 ];
 

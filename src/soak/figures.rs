@@ -2,6 +2,7 @@
 
 use crate::kiosk::resident_kib;
 use crate::machine::{allocated_kib, give_memory_back};
+use crate::regression::Line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -138,15 +139,8 @@ impl Slope {
     /// points fewer count, by how alike neighbours are (of a first-order autoregression `n (1 - r) / (1 + r)` are
     /// independent). `None` of fewer than three moments.
     fn of(points: &[(f64, f64)], wanders: bool) -> Option<Self> {
+        let Line { slope, residuals: rest, spread, .. } = Line::through(points)?;
         let n = points.len() as f64;
-        let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
-        let (x, y) = (mean(|point| point.0), mean(|point| point.1));
-        let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-        if points.len() < 3 || spread <= 0.0 {
-            return None;
-        }
-        let slope = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>() / spread;
-        let rest: Vec<f64> = points.iter().map(|point| point.1 - y - slope * (point.0 - x)).collect();
         let squares: f64 = rest.iter().map(|rest| rest.powi(2)).sum();
         let neighbours: f64 = rest.windows(2).map(|pair| pair[0] * pair[1]).sum();
         let alike =

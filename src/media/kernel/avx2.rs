@@ -1,8 +1,9 @@
 //! The kernel for x86-64 processors with AVX2 (2013 on).
 #![allow(unsafe_code)]
 
-use super::taps::{Block, FULL, FarBlock, Pattern, Taps};
-use super::{Coefficients, Lines, Pixels};
+use super::rows::{Job, by_pattern};
+use super::taps::{FULL, Pattern, Place};
+use super::{Coefficients, Pixels};
 use std::arch::x86_64::*;
 
 /// That the processor has AVX2.
@@ -29,57 +30,11 @@ pub fn fetch(_: Proof, line: &[u8]) {
     }
 }
 
-/// As [`super::Kernel::write`], whose checks were made; a line has at least one window, a row one block.
-pub fn write<const ROWS: usize>(
-    _: Proof,
-    (luma, chroma): (&Taps, &Taps),
-    coefficients: Coefficients,
-    pixels: Pixels,
-    lines: Lines<'_, ROWS>,
-    out: [&mut [u8]; ROWS],
-) {
-    use Pattern::{Far, Half, Near, Same};
-    let job = Job { luma, chroma, coefficients, lines };
-    macro_rules! rows {
-        ($luma:expr, $chroma:expr) => {
-            match (pixels, chroma.count() < luma.count()) {
-                (Pixels::Xrgb8888, true) => {
-                    rows::<ROWS, 4, true, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                }
-                (Pixels::Xrgb8888, false) => {
-                    rows::<ROWS, 4, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                }
-                (Pixels::Rgb565, true) => rows::<ROWS, 2, true, { $luma as u8 }, { $chroma as u8 }>(job, out),
-                (Pixels::Rgb565, false) => {
-                    rows::<ROWS, 2, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                }
-            }
-        };
-    }
-    // SAFETY: the proof says that the processor has AVX2. `Kernel::write` has seen that lines are as long as their taps
-    // reach, rows as long as there are taps of luma, and that those of chroma are as many or half of that. A pattern
-    // stands for itself, and what is denser than `Near` has blocks like it.
-    unsafe {
-        match (luma.pattern(), chroma.pattern()) {
-            (Same, Same) => rows!(Same, Same),
-            (Same, Near) => rows!(Same, Near),
-            (Half, Same) => rows!(Half, Same),
-            (Half, Half) => rows!(Half, Half),
-            (Same | Half | Near, Same | Half | Near) => rows!(Near, Near),
-            (Far, Far) => rows!(Far, Far),
-            (Far, Same | Half | Near) => rows!(Far, Near),
-            _ => super::portable::write((luma, chroma), coefficients, pixels, lines, out),
-        }
-    }
-}
-
-/// What rows are made of.
-#[derive(Clone, Copy)]
-struct Job<'a, const ROWS: usize> {
-    luma: &'a Taps,
-    chroma: &'a Taps,
-    coefficients: Coefficients,
-    lines: Lines<'a, ROWS>,
+/// As [`super::Kernel::write`], whose checks were made.
+pub fn write<const ROWS: usize>(_: Proof, job: Job<'_, ROWS>, pixels: Pixels, out: [&mut [u8]; ROWS]) {
+    // SAFETY: the proof says that the processor has AVX2. `Kernel::write` has seen that lines are as long as their taps reach, rows as
+    // long as there are taps of luma, and that those of chroma are as many or half of that.
+    unsafe { by_pattern!(rows, job, pixels, out) }
 }
 
 /// Weighted means of whole vectors, then of the rest.
@@ -134,16 +89,10 @@ unsafe fn rows<
     let [red_v, green_u, green_v, blue_u] =
         [red_v, green_u, green_v, blue_u].map(|coefficient| _mm256_set1_epi16(coefficient));
     let out = out.map(|row| row.as_mut_ptr());
-    for (index, (block, chroma_block)) in luma.blocks().iter().zip(chroma.blocks()).enumerate() {
-        let luma_place = Place { block, far: luma.far_blocks().get(index), start: luma.start(block) };
-        let place = Place {
-            block: chroma_block,
-            far: chroma.far_blocks().get(index),
-            start: chroma.start(chroma_block),
-        };
+    for (luma, chroma) in luma.places().zip(chroma.places()) {
         let [red, green, blue] = if SHARED {
             // SAFETY: windows lie within a line that is as long as the taps reach.
-            let samples = unsafe { shared_samples::<CHROMA>([lines.u, lines.v], place) };
+            let samples = unsafe { shared_samples::<CHROMA>([lines.u, lines.v], chroma) };
             let (blue_red, greens) =
                 (_mm256_mulhrs_epi16(samples, blue_red), _mm256_mulhrs_epi16(samples, greens));
             let green = _mm_add_epi16(_mm256_castsi256_si128(greens), _mm256_extracti128_si256::<1>(greens));
@@ -154,29 +103,19 @@ unsafe fn rows<
             [red, green, blue].map(|each| _mm256_unpacklo_epi16(each, each))
         } else {
             // SAFETY: as above.
-            let [u, v] = unsafe { [samples::<CHROMA>(lines.u, place), samples::<CHROMA>(lines.v, place)] };
+            let [u, v] = unsafe { [samples::<CHROMA>(lines.u, chroma), samples::<CHROMA>(lines.v, chroma)] };
             let green = _mm256_add_epi16(_mm256_mulhrs_epi16(u, green_u), _mm256_mulhrs_epi16(v, green_v));
             [_mm256_mulhrs_epi16(v, red_v), green, _mm256_mulhrs_epi16(u, blue_u)]
         };
         for (line, out) in lines.y.iter().zip(&out) {
             // SAFETY: as above.
-            let y = unsafe { samples::<LUMA>(line, luma_place) };
+            let y = unsafe { samples::<LUMA>(line, luma) };
             let y = _mm256_add_epi16(_mm256_mulhrs_epi16(y, y_luma), middle);
             let rgb = [_mm256_add_epi16(y, red), _mm256_sub_epi16(y, green), _mm256_add_epi16(y, blue)];
             // SAFETY: a block ends within the row.
-            unsafe { store::<BYTES>(rgb, out.add(block.first as usize * BYTES)) };
+            unsafe { store::<BYTES>(rgb, out.add(luma.block.first as usize * BYTES)) };
         }
     }
-}
-
-/// Where the samples of a block are.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    block: &'a Block,
-    /// There if [`Pattern::Far`].
-    far: Option<&'a FarBlock>,
-    /// Of samples that stand side by side.
-    start: usize,
 }
 
 /// A block's samples of one line, less 128, in 1/128.

@@ -12,10 +12,12 @@ mod avx2;
 mod neon;
 mod portable;
 pub(super) mod rate;
+mod rows;
 mod taps;
 
 use super::canvas::PixelLayout;
 use super::frame::{Colour, Matrix};
+use rows::Job;
 pub use taps::{FULL, Tap, Taps};
 
 /// Whose instructions are used.
@@ -141,16 +143,13 @@ impl Kernel {
         assert!([lines.u, lines.v].iter().all(|line| line.len() >= chroma.reach()));
         assert!(out.iter().all(|row| row.len() == pixels.bytes() * luma.count()));
         assert!([luma.count(), 2 * luma.count()].contains(&(2 * chroma.count())));
+        let job = Job { luma, chroma, coefficients, lines };
         match self {
+            Self::Portable => portable::write(job, pixels, out),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(proof) => {
-                avx2::write(proof, (luma, chroma), coefficients, pixels, lines, out);
-            }
+            Self::Avx2(proof) => avx2::write(proof, job, pixels, out),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => {
-                neon::write((luma, chroma), coefficients, pixels, lines, out);
-            }
-            _ => portable::write((luma, chroma), coefficients, pixels, lines, out),
+            Self::Neon => neon::write(job, pixels, out),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The kernel for 64-bit ARM, which always has NEON.
 #![allow(unsafe_code)]
 
-use super::taps::{Block, FULL, FarBlock, Pattern, Taps};
-use super::{Coefficients, Lines, Pixels};
+use super::rows::{Job, by_pattern};
+use super::taps::{FULL, Pattern, Place};
+use super::{Coefficients, Pixels};
 use std::arch::aarch64::*;
 
 /// 128 in 1/128.
@@ -31,55 +32,10 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
 }
 
 /// As [`super::Kernel::write`], whose checks were made.
-pub fn write<const ROWS: usize>(
-    (luma, chroma): (&Taps, &Taps),
-    coefficients: Coefficients,
-    pixels: Pixels,
-    lines: Lines<'_, ROWS>,
-    out: [&mut [u8]; ROWS],
-) {
-    use Pattern::{Far, Half, Near, Same};
-    let job = Job { luma, chroma, coefficients, lines };
-    macro_rules! rows {
-        ($luma:expr, $chroma:expr) => {
-            match (pixels, chroma.count() < luma.count()) {
-                (Pixels::Xrgb8888, true) => {
-                    rows::<ROWS, 4, true, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                }
-                (Pixels::Xrgb8888, false) => {
-                    rows::<ROWS, 4, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                }
-                (Pixels::Rgb565, true) => rows::<ROWS, 2, true, { $luma as u8 }, { $chroma as u8 }>(job, out),
-                (Pixels::Rgb565, false) => {
-                    rows::<ROWS, 2, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                }
-            }
-        };
-    }
-    // SAFETY: `Kernel::write` has seen that lines are as long as their taps reach, rows as long as there are taps of
-    // luma, and that those of chroma are as many or half of that. A pattern stands for itself, and what is denser than
-    // `Near` has blocks like it.
-    unsafe {
-        match (luma.pattern(), chroma.pattern()) {
-            (Same, Same) => rows!(Same, Same),
-            (Same, Near) => rows!(Same, Near),
-            (Half, Same) => rows!(Half, Same),
-            (Half, Half) => rows!(Half, Half),
-            (Same | Half | Near, Same | Half | Near) => rows!(Near, Near),
-            (Far, Far) => rows!(Far, Far),
-            (Far, Same | Half | Near) => rows!(Far, Near),
-            _ => super::portable::write((luma, chroma), coefficients, pixels, lines, out),
-        }
-    }
-}
-
-/// What rows are made of.
-#[derive(Clone, Copy)]
-struct Job<'a, const ROWS: usize> {
-    luma: &'a Taps,
-    chroma: &'a Taps,
-    coefficients: Coefficients,
-    lines: Lines<'a, ROWS>,
+pub fn write<const ROWS: usize>(job: Job<'_, ROWS>, pixels: Pixels, out: [&mut [u8]; ROWS]) {
+    // SAFETY: `Kernel::write` has seen that lines are as long as their taps reach, rows as
+    // long as there are taps of luma, and that those of chroma are as many or half of that.
+    unsafe { by_pattern!(rows, job, pixels, out) }
 }
 
 const SAME: u8 = Pattern::Same as u8;
@@ -106,13 +62,7 @@ unsafe fn rows<
 ) {
     let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, middle } = coefficients;
     let out = out.map(|row| row.as_mut_ptr());
-    for (index, (block, chroma_block)) in luma.blocks().iter().zip(chroma.blocks()).enumerate() {
-        let luma_place = Place { block, far: luma.far_blocks().get(index), start: luma.start(block) };
-        let place = Place {
-            block: chroma_block,
-            far: chroma.far_blocks().get(index),
-            start: chroma.start(chroma_block),
-        };
+    for (luma, chroma) in luma.places().zip(chroma.places()) {
         // SAFETY: windows lie within a line that is as long as the taps reach, and a block ends within the row.
         unsafe {
             let colour = |u: int16x8_t, v: int16x8_t| {
@@ -120,36 +70,26 @@ unsafe fn rows<
                 [vqrdmulhq_n_s16(v, red_v), green, vqrdmulhq_n_s16(u, blue_u)]
             };
             let [low, high] = if SHARED {
-                let [u, v] = [lines.u, lines.v].map(|line| eight::<CHROMA>(line, place));
+                let [u, v] = [lines.u, lines.v].map(|line| eight::<CHROMA>(line, chroma));
                 let colour = colour(u, v);
                 // Each of eight twice.
                 [colour.map(|each| vzip1q_s16(each, each)), colour.map(|each| vzip2q_s16(each, each))]
             } else {
-                let [u, v] = [lines.u, lines.v].map(|line| sixteen::<CHROMA>(line, place));
+                let [u, v] = [lines.u, lines.v].map(|line| sixteen::<CHROMA>(line, chroma));
                 [colour(u[0], v[0]), colour(u[1], v[1])]
             };
             for (line, out) in lines.y.iter().zip(&out) {
-                let y = sixteen::<LUMA>(line, luma_place);
+                let y = sixteen::<LUMA>(line, luma);
                 let rgb = |y: int16x8_t, [red, green, blue]: [int16x8_t; 3]| {
                     let y = vaddq_s16(vqrdmulhq_n_s16(y, y_luma), vdupq_n_s16(middle));
                     [vaddq_s16(y, red), vsubq_s16(y, green), vaddq_s16(y, blue)]
                         .map(|each| vqshrun_n_s16::<5>(each))
                 };
-                let to = out.add(block.first as usize * BYTES);
+                let to = out.add(luma.block.first as usize * BYTES);
                 store::<BYTES>([rgb(y[0], low), rgb(y[1], high)], to);
             }
         }
     }
-}
-
-/// Where the samples of a block are.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    block: &'a Block,
-    /// There if [`Pattern::Far`].
-    far: Option<&'a FarBlock>,
-    /// Of samples that stand side by side.
-    start: usize,
 }
 
 /// A block's samples less 128, in 1/128.

@@ -1,7 +1,8 @@
 //! The definition of what all kernels write, for every processor.
 
-use super::taps::{FULL, Tap, Taps};
-use super::{Coefficients, Lines, Pixels};
+use super::rows::Job;
+use super::taps::{FULL, Tap};
+use super::{Coefficients, Pixels};
 
 /// Pixels whose samples are at hand at once: enough for vectors of any width.
 const RUN: usize = 64;
@@ -16,10 +17,8 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
 }
 
 pub fn write<const ROWS: usize>(
-    (luma, chroma): (&Taps, &Taps),
-    coefficients: Coefficients,
+    Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
     pixels: Pixels,
-    lines: Lines<'_, ROWS>,
     mut out: [&mut [u8]; ROWS],
 ) {
     let shared = chroma.count() < luma.count();

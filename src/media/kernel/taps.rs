@@ -67,6 +67,16 @@ pub struct FarBlock {
     pub windows: [u32; 2],
 }
 
+/// A block, and where its samples are.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub block: &'a Block,
+    /// There if [`Pattern::Far`].
+    pub far: Option<&'a FarBlock>,
+    /// Where samples begin that stand side by side: [`Pattern::Same`], or [`Pattern::Half`].
+    pub start: usize,
+}
+
 impl Taps {
     /// `taps` lie within a line of `samples`, of which at least one is needed; each is for one pixel.
     ///
@@ -134,20 +144,14 @@ impl Taps {
         self.pattern
     }
 
-    /// Of all pixels in order, the last block ending with the last pixel; none if [`Pattern::Scattered`].
-    pub fn blocks(&self) -> &[Block] {
-        &self.blocks
-    }
-
-    /// Where the samples of a block begin that stand side by side: [`Pattern::Same`], or [`Pattern::Half`].
-    pub fn start(&self, block: &Block) -> usize {
+    /// The blocks of all taps in order, the last one ending with the last tap; none if [`Pattern::Scattered`].
+    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
         let each = if self.pattern == Pattern::Half { 2 } else { 1 };
-        (self.origin + each * block.first) as usize
-    }
-
-    /// As many as [`Taps::blocks`] if [`Pattern::Far`], else none.
-    pub fn far_blocks(&self) -> &[FarBlock] {
-        &self.far_blocks
+        self.blocks.iter().enumerate().map(move |(index, block)| Place {
+            block,
+            far: self.far_blocks.get(index),
+            start: (self.origin + each * block.first) as usize,
+        })
     }
 }
 

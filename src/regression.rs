@@ -11,6 +11,9 @@ pub struct Line {
     pub residuals: Vec<f64>,
     /// The largest of them without its sign, as a part of the line's value there.
     pub worst: f64,
+    /// How far the places lie apart: the sum of the squares of their distances from their mean.
+    #[serde(skip)]
+    pub spread: f64,
 }
 
 impl Line {
@@ -28,7 +31,7 @@ impl Line {
         let at = |n: f64| base + slope * n;
         let residuals = points.iter().map(|(n, value)| value - at(*n)).collect();
         let parts = points.iter().map(|(n, value)| ((value - at(*n)) / at(*n)).abs());
-        Some(Self { base, slope, residuals, worst: parts.fold(0.0, f64::max) })
+        Some(Self { base, slope, residuals, worst: parts.fold(0.0, f64::max), spread })
     }
 }
 
