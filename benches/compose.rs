@@ -5,9 +5,9 @@
 //! Peers need the feature `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 9.
 #![allow(unsafe_code)]
 
-use parlor::geometry::{Cut, Fit, ONE_PIXEL, Orientation, Rect, Rotation, Size, place};
-use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
-use parlor::media::compose::{Compositor, Quality};
+use parlor::geometry::{Cut, Fit, ONE_PIXEL, Rect, Rotation, Size, place};
+use parlor::media::canvas::{Canvas, PixelLayout};
+use parlor::media::compose::{Compositor, Quality, Shot};
 use parlor::media::frame::Frame;
 use parlor::media::kernel::Kernel;
 
@@ -128,7 +128,7 @@ fn ours<'a>(name: &'static str, quality: Quality, work: &Work) -> Painter<'a> {
         screen: Canvas::new(work.rotation.size(SCREEN), work.layout, work.rotation),
         paint: Box::new(move |work, screen| {
             for (&cell, frame) in work.cells.iter().zip(&work.frames) {
-                compositor.draw(screen, cell, frame, work.fit, Orientation::default(), Rgb::BLACK);
+                compositor.draw(&mut screen.surface(), cell, &Shot { fit: work.fit, ..Shot::of(frame) }, &[]);
             }
         }),
     }

@@ -3,8 +3,10 @@
 
 use parlor::geometry::{Fit, Orientation, Rect, Rotation, Size};
 use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
-use parlor::media::compose::Compositor;
+use parlor::media::compose::{Compositor, Shot};
 use parlor::media::frame::Frame;
+use parlor::media::glazing::fill;
+use parlor::media::overlay::Overlay;
 use parlor::media::signs::{self, Badge};
 use parlor::media::text::Fonts;
 use std::error::Error;
@@ -30,14 +32,7 @@ fn costs() -> Result<(), Box<dyn Error>> {
                 for _ in 0..9 {
                     let begin = cpu_nanoseconds()?;
                     for _ in 0..100 {
-                        compositor.draw(
-                            &mut canvas,
-                            area,
-                            &frame,
-                            Fit::Fill,
-                            Orientation::default(),
-                            Rgb::BLACK,
-                        );
+                        compositor.draw(&mut canvas.surface(), area, &Shot::of(&frame), &[]);
                     }
                     times.push(cpu_nanoseconds()? - begin);
                 }
@@ -82,7 +77,9 @@ fn samples(directory: &Path, font: Option<&String>) -> Result<(), Box<dyn Error>
         for (index, fit) in [Fit::Cover, Fit::Contain].into_iter().enumerate() {
             let area = Rect::new(index as u32 * w, 0, w, h);
             let mirrored = Orientation { mirror: true, ..Orientation::default() };
-            compositor.draw(&mut canvas, area, &picture, fit, mirrored, signs::palette::GROUND);
+            let background = signs::palette::GROUND;
+            let shot = Shot { fit, orientation: mirrored, background, ..Shot::of(&picture) };
+            compositor.draw(&mut canvas.surface(), area, &shot, &[]);
             signs::label(&mut canvas, &mut fonts, area, ["Lobby – entrance west", "王医生"][index]);
         }
         signs::badges(&mut canvas, Rect::new(w, 0, w, h), &[Badge::MicrophoneOff, Badge::CameraOff]);
@@ -90,7 +87,11 @@ fn samples(directory: &Path, font: Option<&String>) -> Result<(), Box<dyn Error>
         let reason = "摄像头已断开,重新连接后将自动恢复。The camera was unplugged; it is opened again when it returns.";
         signs::placeholder(&mut canvas, &mut fonts, Rect::new(w, h, w, h), "李娜 Li Na", reason);
         if size.width > 1000 {
-            signs::notice(&mut canvas, &mut fonts, Rect::of(size), "No connection to the broker since 12:04");
+            let area = signs::notice_area(size);
+            let notice = Overlay::of(size, Rotation::None, area, |strip| {
+                signs::notice(strip, &mut fonts, "No connection to the broker since 12:04");
+            });
+            fill(&mut canvas.surface(), area, signs::palette::GROUND, &[&notice]);
         }
         save(&directory.join(format!("media-{name}.png")), &canvas)?;
     }

@@ -82,6 +82,28 @@ impl Rect {
             && other.right() <= self.right()
             && other.bottom() <= self.bottom()
     }
+
+    /// What lies in both; empty, and inside of `other` or at its edge, if nothing does.
+    pub fn intersection(self, other: Self) -> Self {
+        let (x, y) = (self.x.clamp(other.x, other.right()), self.y.clamp(other.y, other.bottom()));
+        let end = |own: u32, first: u32, last: u32| own.clamp(first, last) - first;
+        let width = end(self.x.saturating_add(self.width), x, other.right());
+        Self { x, y, width, height: end(self.y.saturating_add(self.height), y, other.bottom()) }
+    }
+
+    /// What is left of it beside `other`: above, below, left, right.
+    pub fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let hole = other.intersection(self);
+        let whole = [self, Self::of(Size::new(0, 0)), Self::of(Size::new(0, 0)), Self::of(Size::new(0, 0))];
+        let around = [
+            Self { height: hole.y - self.y, ..self },
+            Self { y: hole.bottom(), height: self.bottom() - hole.bottom(), ..self },
+            Self { x: self.x, width: hole.x - self.x, ..hole },
+            Self { x: hole.right(), width: self.right() - hole.right(), ..hole },
+        ];
+        let left = if hole.is_empty() { whole } else { around };
+        left.into_iter().filter(|rect| !rect.is_empty())
+    }
 }
 
 /// How a picture fills its tile, with the meaning of CSS `object-fit`

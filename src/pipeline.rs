@@ -12,6 +12,7 @@
 mod codec;
 mod decode;
 mod encode;
+mod paint;
 mod show;
 pub mod sound;
 

@@ -49,6 +49,7 @@ pub(super) fn finding(kind: Kind, operation: &'static str, target: &str) -> Erro
 pub(super) struct Mapping {
     start: *mut u8,
     length: usize,
+    writable: bool,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; `&self` methods only read.
@@ -64,7 +65,7 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { start: start.cast(), length })
+        Ok(Self { start: start.cast(), length, writable })
     }
 
     /// The first bytes, `length` at most.
@@ -78,16 +79,19 @@ impl Mapping {
 
     /// Copies `bytes` to `at`; what lies beyond the end is cut off.
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
-        let room = self.length.saturating_sub(at);
-        // SAFETY: `at + count <= self.length`, mapped writable (only the screen writes, and maps so);
-        // `bytes` is memory of ours and cannot overlap device memory.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                bytes.as_ptr(),
-                self.start.add(at.min(self.length)),
-                bytes.len().min(room),
-            );
+        if let Some(room) = self.bytes_mut().get_mut(at..) {
+            let length = bytes.len().min(room.len());
+            room[..length].copy_from_slice(&bytes[..length]);
         }
+    }
+
+    /// All of it, to be written; empty if it was not mapped writable.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let length = if self.writable { self.length } else { 0 };
+        // SAFETY: `start` is mapped readable and writable for `length` bytes as long as `self` lives, and borrowed from
+        // nobody else in this process. Hardware and other programs may see what is written, as they should; what they
+        // may write themselves is the screen's pixels, of which nothing is read.
+        unsafe { std::slice::from_raw_parts_mut(self.start, length) }
     }
 }
 

@@ -10,8 +10,8 @@ pub mod screen;
 pub mod sound;
 mod v4l2;
 
-use crate::geometry::{Rect, Size};
-use crate::media::canvas::{Canvas, PixelLayout};
+use crate::geometry::Size;
+use crate::media::canvas::{PixelLayout, Surface};
 use crate::media::frame::Frame;
 use crate::media::sound::Block;
 use bytes::Bytes;
@@ -97,17 +97,26 @@ pub struct ScreenMode {
     pub flip: bool,
 }
 
+/// Pages a screen has at most.
+pub const MOST_PAGES: usize = 2;
+
 /// An open screen.
 pub trait Screen: Send {
     fn mode(&self) -> &ScreenMode;
 
-    /// Brings `canvas` (of the mode's size and layout) to the glass. `changed` (physical) bounds what
-    /// differs from the canvas presented before; the first call shows everything. With nothing changed it only sees
-    /// whether the screen is still what it was.
+    /// Lets `paint` draw on a page, of physical orientation, and brings it to the glass. `paint` is told which page it
+    /// is, from 0 up to [`MOST_PAGES`]; what a page showed when it was drawn on last is still on it. Nothing is on a page
+    /// that was never drawn on since the screen was opened.
     ///
     /// # Errors
     /// Drop the screen and open it anew.
-    fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error>;
+    fn present(&mut self, paint: &mut dyn FnMut(usize, Surface<'_>)) -> Result<(), Error>;
+
+    /// Sees whether the screen is still what it was: it may have been taken away or changed.
+    ///
+    /// # Errors
+    /// Drop the screen and open it anew.
+    fn check(&mut self) -> Result<(), Error>;
 }
 
 /// Something that is used up: what it is now, and where it becomes too much.

@@ -1,4 +1,4 @@
-//! The framebuffer (fbdev): what it is, and bringing a canvas to it.
+//! The framebuffer (fbdev): what it is, and its memory to be drawn on.
 //!
 //! `linuxfb` opens, asks, sets and unblanks. It knows no line length, maps too little where rows are padded and
 //! flips by setting a mode, so mapping, FSCREENINFO and PAN_DISPLAY are done here (Linux "The Frame Buffer Device
@@ -7,8 +7,8 @@
 
 use super::ioctl::{Mapping, error, finding, ioctl};
 use super::{Error, Kind, Screen, ScreenMode};
-use crate::geometry::{Rect, Size};
-use crate::media::canvas::{Canvas, Channel, PixelLayout};
+use crate::geometry::Size;
+use crate::media::canvas::{Channel, PixelLayout, Surface};
 use linuxfb::{BlankingLevel, PixelLayoutChannel};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 /// Opens the framebuffer at `path`, makes it 32 or 16 bits a pixel if it is neither, and unblanks it.
 ///
 /// With `flip` two pages take turns if the driver has two and agrees ([`ScreenMode::flip`] tells); without, changes are
-/// copied into the page that is shown. It must be asked for: a driver's yes to PAN_DISPLAY is no proof that the picture
+/// drawn on the page that is shown. It must be asked for: a driver's yes to PAN_DISPLAY is no proof that the picture
 /// moved (bochs-drm says yes and stays).
 ///
 /// # Errors
@@ -35,7 +35,7 @@ pub fn open(path: &str, flip: bool) -> Result<Framebuffer, Error> {
     let _ = pan(&file, 0);
     let flips = flip && prepare_flip(&mut device, &file);
     if flip && !flips {
-        warn!(path, "the screen has no second page: rows are copied");
+        warn!(path, "the screen has no second page: it is drawn on while it is shown");
     }
     // Most drivers answer an error where nothing was blank.
     let _ = device.blank(BlankingLevel::Unblank);
@@ -56,7 +56,6 @@ pub fn open(path: &str, flip: bool) -> Result<Framebuffer, Error> {
     info!(path, name = mode.name, %size, bits = layout.bytes_per_pixel * 8, stride, flips, "screen open");
     Ok(Framebuffer {
         path: path.to_owned(),
-        stale: vec![vec![Span::of(0, size.width); size.height as usize]; pages],
         shown: 0,
         next_look: Instant::now() + LOOK,
         found: (variable.mode(), fixed.line_length),
@@ -80,8 +79,6 @@ pub struct Framebuffer {
     /// Byte of the first pixel that is shown.
     origin: usize,
     stride: usize,
-    /// For each page, which part of each row differs from the canvas.
-    stale: Vec<Vec<Span>>,
     /// The page that is shown.
     shown: usize,
     next_look: Instant,
@@ -94,27 +91,13 @@ impl Screen for Framebuffer {
         &self.mode
     }
 
-    fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error> {
-        if canvas.physical_size() != self.mode.size || canvas.layout() != self.mode.layout {
-            return Err(finding(Kind::Format, "present", &self.path));
-        }
-        if Instant::now() >= self.next_look {
-            self.look()?;
-            self.next_look = Instant::now() + LOOK;
-        }
-        let size = self.mode.size;
-        for rows in &mut self.stale {
-            for rect in changed {
-                let bottom = rect.bottom().min(size.height);
-                let span = Span::of(rect.x.min(size.width), rect.right().min(size.width));
-                rows[rect.y.min(bottom) as usize..bottom as usize].iter_mut().for_each(|row| row.cover(span));
-            }
-        }
-        if self.stale[self.shown].iter().all(Span::is_empty) {
-            return Ok(());
-        }
+    fn present(&mut self, paint: &mut dyn FnMut(usize, Surface<'_>)) -> Result<(), Error> {
+        self.check()?;
         let page = if self.mode.flip { 1 - self.shown } else { 0 };
-        self.refresh(page, canvas);
+        let start = self.origin + page * self.mode.size.height as usize * self.stride;
+        let bytes = self.map.bytes_mut().get_mut(start..).unwrap_or_default();
+        let surface = Surface::new(self.mode.size, self.mode.layout, self.stride, bytes);
+        paint(page, surface.ok_or_else(|| finding(Kind::Format, "mmap", &self.path))?);
         if page != self.shown {
             let top = page as u32 * self.mode.size.height;
             pan(&self.file, top).map_err(|source| self.lost("FBIOPAN_DISPLAY", &source))?;
@@ -122,21 +105,17 @@ impl Screen for Framebuffer {
         }
         Ok(())
     }
+
+    fn check(&mut self) -> Result<(), Error> {
+        if Instant::now() >= self.next_look {
+            self.look()?;
+            self.next_look = Instant::now() + LOOK;
+        }
+        Ok(())
+    }
 }
 
 impl Framebuffer {
-    /// Copies what `page` lacks, row by row.
-    fn refresh(&mut self, page: usize, canvas: &Canvas) {
-        let start = self.origin + page * self.mode.size.height as usize * self.stride;
-        let pixel = self.mode.layout.bytes_per_pixel;
-        let rows = canvas.data().chunks_exact(canvas.stride());
-        for (y, (row, stale)) in rows.zip(&mut self.stale[page]).enumerate() {
-            let span = std::mem::take(stale);
-            let (left, right) = (span.left as usize * pixel, span.right as usize * pixel);
-            self.map.write(start + y * self.stride + left, &row[left..right]);
-        }
-    }
-
     fn lost(&self, operation: &'static str, source: &io::Error) -> Error {
         Error { kind: loss(source), ..error(operation, &self.path, source) }
     }
@@ -167,32 +146,6 @@ impl Drop for Framebuffer {
         // Whoever draws next expects the first page.
         if self.shown != 0 {
             let _ = pan(&self.file, 0);
-        }
-    }
-}
-
-/// A run of columns, from `left` up to, not including, `right`; nothing by default.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    left: u32,
-    right: u32,
-}
-
-impl Span {
-    const fn of(left: u32, right: u32) -> Self {
-        Self { left, right }
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.left >= self.right
-    }
-
-    /// Grows until it holds `other` as well.
-    fn cover(&mut self, other: Self) {
-        if self.is_empty() {
-            *self = other;
-        } else if !other.is_empty() {
-            *self = Self::of(self.left.min(other.left), self.right.max(other.right));
         }
     }
 }

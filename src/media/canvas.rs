@@ -1,4 +1,5 @@
-//! The picture of the whole screen in memory, in the framebuffer's own pixel layout.
+//! Pixels in the framebuffer's own layout: a [`Canvas`] in memory, and the [`Surface`] that all drawing is done on, be it
+//! a canvas or a page of the screen itself.
 
 use crate::geometry::{Rect, Rotation, Size};
 
@@ -55,6 +56,43 @@ impl PixelLayout {
     }
 }
 
+/// Pixels as bytes.
+impl PixelLayout {
+    /// The colour of the pixel stored in `bytes`.
+    pub fn read(&self, bytes: &[u8]) -> Rgb {
+        let mut pixel = [0; 4];
+        pixel[..self.bytes_per_pixel].copy_from_slice(bytes);
+        self.unpack(u32::from_le_bytes(pixel))
+    }
+
+    /// Stores a pixel in `bytes`.
+    pub fn write(&self, bytes: &mut [u8], colour: Rgb) {
+        bytes.copy_from_slice(&self.pack(colour).to_le_bytes()[..self.bytes_per_pixel]);
+    }
+
+    /// Stores the same pixel all along a `row`.
+    pub fn fill(&self, row: &mut [u8], colour: Rgb) {
+        let pixel = self.pack(colour).to_le_bytes();
+        for out in row.chunks_exact_mut(self.bytes_per_pixel) {
+            out.copy_from_slice(&pixel[..self.bytes_per_pixel]);
+        }
+    }
+
+    /// Halves the light of a row: of a picture that is no longer fresh.
+    pub fn veil(&self, row: &mut [u8]) {
+        // One shift halves all channels at once if the lowest bit of each does not fall into its neighbour.
+        let keep = [self.red, self.green, self.blue]
+            .iter()
+            .fold(0u32, |keep, channel| keep | ((1 << channel.length) - 1) >> 1 << channel.offset);
+        for out in row.chunks_exact_mut(self.bytes_per_pixel) {
+            let mut pixel = [0; 4];
+            pixel[..out.len()].copy_from_slice(out);
+            let darker = (u32::from_le_bytes(pixel) >> 1 & keep).to_le_bytes();
+            out.copy_from_slice(&darker[..out.len()]);
+        }
+    }
+}
+
 /// A colour as the eye names it, 8 bits a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rgb {
@@ -72,7 +110,73 @@ impl Rgb {
     }
 }
 
-/// All pixels of the screen, physical orientation, rows without padding.
+/// Pixels to be written, physical orientation. They are never read: they may be the framebuffer's own, which the
+/// processor reads slowly, and where each byte that is written is seen.
+#[derive(Debug)]
+pub struct Surface<'a> {
+    size: Size,
+    layout: PixelLayout,
+    rotation: Rotation,
+    stride: usize,
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Surface<'a> {
+    /// A surface of physical `size` whose rows begin `stride` bytes after one another.
+    ///
+    /// `None` if `bytes` do not reach to the last pixel, or rows into the next.
+    pub fn new(size: Size, layout: PixelLayout, stride: usize, bytes: &'a mut [u8]) -> Option<Self> {
+        let row = size.width as usize * layout.bytes_per_pixel;
+        let whole = (size.height as usize).checked_sub(1).map_or(0, |last| last * stride + row);
+        let fits = row <= stride && whole <= bytes.len();
+        fits.then_some(Self { size, layout, rotation: Rotation::None, stride, bytes })
+    }
+
+    /// The same, mounted so that `rotation` turns what is drawn in logical coordinates (upright for the viewer)
+    /// clockwise onto it.
+    pub fn turned(self, rotation: Rotation) -> Self {
+        Self { rotation, ..self }
+    }
+
+    /// Size as the viewer sees it.
+    pub fn logical_size(&self) -> Size {
+        self.rotation.size(self.size)
+    }
+
+    pub fn rotation(&self) -> Rotation {
+        self.rotation
+    }
+
+    pub fn layout(&self) -> PixelLayout {
+        self.layout
+    }
+
+    /// The physical rectangle of what of a logical one lies on the surface.
+    pub fn physical(&self, logical: Rect) -> Rect {
+        let size = self.logical_size();
+        self.rotation.rect(logical.intersection(Rect::of(size)), size)
+    }
+
+    /// The rows of a physical rectangle on the surface, as wide as it is.
+    ///
+    /// # Panics
+    /// If it does not lie on the surface.
+    pub fn rows(&mut self, physical: Rect) -> impl Iterator<Item = &mut [u8]> {
+        assert!(Rect::of(self.size).contains(physical), "{physical:?} on {}", self.size);
+        let pixel = self.layout.bytes_per_pixel;
+        let (from, to) = (physical.x as usize * pixel, physical.right() as usize * pixel);
+        let rows = self.bytes.chunks_mut(self.stride.max(1));
+        rows.skip(physical.y as usize).take(physical.height as usize).map(move |row| &mut row[from..to])
+    }
+
+    /// Fills a logical rectangle with one colour.
+    pub fn fill(&mut self, rect: Rect, colour: Rgb) {
+        let layout = self.layout;
+        self.rows(self.physical(rect)).for_each(|row| layout.fill(row, colour));
+    }
+}
+
+/// A [`Surface`] in memory, rows without padding, that may be read.
 #[derive(Clone, Debug)]
 pub struct Canvas {
     size: Size,
@@ -82,11 +186,18 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// A black canvas of the screen's physical `size`; `rotation` turns what is drawn in logical
-    /// coordinates (upright for the viewer) clockwise onto it.
+    /// A black canvas of physical `size`; `rotation` turns what is drawn in logical coordinates (upright for the viewer)
+    /// clockwise onto it.
     pub fn new(size: Size, layout: PixelLayout, rotation: Rotation) -> Self {
         let bytes = size.area() as usize * layout.bytes_per_pixel;
         Self { size, layout, rotation, data: vec![0; bytes] }
+    }
+
+    /// The canvas to be drawn on.
+    pub fn surface(&mut self) -> Surface<'_> {
+        let Self { size, layout, rotation, .. } = *self;
+        let stride = self.stride();
+        Surface { size, layout, rotation, stride, bytes: &mut self.data }
     }
 
     /// Size as the kernel sees it.
@@ -124,37 +235,49 @@ impl Canvas {
     pub fn physical(&self, logical: Rect) -> Rect {
         self.rotation.rect(logical, self.logical_size())
     }
-}
 
-/// Looking at pixels and copying them.
-impl Canvas {
+    /// Fills a logical rectangle with one colour.
+    pub fn fill(&mut self, rect: Rect, colour: Rgb) {
+        self.surface().fill(rect, colour);
+    }
+
     /// The colour at a logical position.
     ///
     /// # Panics
     /// If the position lies outside the logical size.
     pub fn pixel(&self, x: u32, y: u32) -> Rgb {
         let at = self.physical(Rect::new(x, y, 1, 1));
-        let bytes = self.layout.bytes_per_pixel;
-        let start = at.y as usize * self.stride() + at.x as usize * bytes;
-        let mut pixel = [0; 4];
-        pixel[..bytes].copy_from_slice(&self.data[start..start + bytes]);
-        self.layout.unpack(u32::from_le_bytes(pixel))
+        let start = at.y as usize * self.stride() + at.x as usize * self.layout.bytes_per_pixel;
+        self.layout.read(&self.data[start..start + self.layout.bytes_per_pixel])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_veil_halves_each_channel() {
+        for layout in [PixelLayout::XRGB8888, PixelLayout::RGB565] {
+            let mut canvas = Canvas::new(Size::new(4, 2), layout, Rotation::None);
+            canvas.fill(Rect::new(0, 0, 4, 2), Rgb::WHITE);
+
+            canvas.surface().rows(Rect::new(1, 0, 2, 1)).for_each(|row| layout.veil(row));
+
+            let veiled = canvas.pixel(1, 0);
+            assert_eq!(canvas.pixel(0, 0), Rgb::WHITE);
+            assert!(veiled.red.abs_diff(127) < 8 && veiled.blue.abs_diff(127) < 8);
+            assert_eq!(canvas.pixel(1, 1), Rgb::WHITE);
+        }
     }
 
-    /// Takes over the physical rectangles `changed` of another canvas of the same size and layout; what lies
-    /// outside is passed over.
-    pub fn copy_rects(&mut self, other: &Canvas, changed: &[Rect]) {
-        let (stride, bytes) = (self.stride(), self.layout.bytes_per_pixel);
-        if other.size != self.size || other.layout != self.layout {
-            return;
-        }
-        for rect in changed {
-            let (left, right) = (rect.x.min(self.size.width), rect.right().min(self.size.width));
-            for y in rect.y..rect.bottom().min(self.size.height) {
-                let row = y as usize * stride;
-                let span = row + left as usize * bytes..row + right as usize * bytes;
-                self.data[span.clone()].copy_from_slice(&other.data[span]);
-            }
-        }
+    #[test]
+    fn a_surface_is_no_larger_than_its_memory() {
+        let mut bytes = [0; 100];
+        let mut fits = |size, stride| Surface::new(size, PixelLayout::XRGB8888, stride, &mut bytes).is_some();
+
+        // The last row needs no padding.
+        assert!(fits(Size::new(5, 4), 26) && fits(Size::new(0, 0), 0));
+        assert!(!fits(Size::new(5, 4), 27) && !fits(Size::new(5, 4), 19) && !fits(Size::new(5, 6), 20));
     }
 }

@@ -5,10 +5,12 @@
 //! quarter of a luma pixel). For each row of the screen one line of the picture (a column, if it lies on its
 //! side) is blended from two, unless it lies on one, then sampled along a table of positions and converted at once.
 
-use super::canvas::{Canvas, PixelLayout, Rgb};
+use super::canvas::{PixelLayout, Rgb, Surface};
 use super::frame::Frame;
+use super::glazing::Glazing;
 use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Tap, Taps};
-use crate::geometry::{Fit, ONE_PIXEL, Orientation, Rect, Rotation, Size, place};
+use super::overlay::Overlay;
+use crate::geometry::{Fit, ONE_PIXEL, Orientation, Placement, Rect, Rotation, place};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,6 +22,27 @@ pub enum Quality {
     /// For each pixel.
     #[default]
     High,
+}
+
+/// A picture and how it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Shot<'a> {
+    pub frame: &'a Frame,
+    /// Of the picture once it is turned.
+    pub fit: Fit,
+    pub orientation: Orientation,
+    /// Of the bars that the picture leaves.
+    pub background: Rgb,
+    /// With half its light: no longer fresh.
+    pub veiled: bool,
+}
+
+impl<'a> Shot<'a> {
+    /// As it is stored, filling its area.
+    pub fn of(frame: &'a Frame) -> Self {
+        let (fit, orientation) = (Fit::default(), Orientation::default());
+        Self { frame, fit, orientation, background: Rgb::BLACK, veiled: false }
+    }
 }
 
 /// Draws pictures; keeps its tables between pictures, so that nothing is allocated for each.
@@ -35,6 +58,8 @@ pub struct Compositor {
     strips: [Strip; 3],
     /// A row of pixels before it is packed into an unusual layout.
     row: Vec<u8>,
+    /// Rows that something is laid over before they are stored.
+    beside: Vec<u8>,
 }
 
 /// How a target lies over the luma and the chroma of a picture.
@@ -65,32 +90,58 @@ impl Compositor {
             blended: Default::default(),
             strips: Default::default(),
             row: Vec::new(),
+            beside: Vec::new(),
         }
     }
 
-    /// Draws `frame` into the logical rectangle `area` as `fit` says of the picture once it is turned by
-    /// `orientation`; bars are `background`. What lies beyond the canvas is not drawn.
-    pub fn draw(
-        &mut self,
-        canvas: &mut Canvas,
-        area: Rect,
-        frame: &Frame,
-        fit: Fit,
-        orientation: Orientation,
-        background: Rgb,
-    ) {
-        let picture = orientation.rotation.size(frame.size());
-        let Some(placement) = place(picture, area, fit) else {
-            return fill(canvas, area, background);
-        };
-        let target = placement.target;
-        for bar in bars(area, target) {
-            fill(canvas, bar, background);
-        }
-        let Some(visible) = clip(target, canvas.logical_size()) else { return };
+    /// Draws a picture into the logical rectangle `area`, with `over` on top; what lies beyond the surface is not drawn.
+    /// Each byte is written once, in order, and never read.
+    pub fn draw(&mut self, surface: &mut Surface<'_>, area: Rect, shot: &Shot<'_>, over: &[&Overlay]) {
+        let &Shot { frame, orientation, background, .. } = shot;
+        let physical = surface.physical(area);
+        let mut glazing = Glazing::new(surface.layout(), over, shot.veiled, std::mem::take(&mut self.beside));
+        let placement = place(orientation.rotation.size(frame.size()), area, shot.fit);
+        let job = placement.and_then(|placement| self.job(surface, frame, orientation, placement));
+        let target = job.as_ref().map_or(Rect { height: 0, ..physical }, |job| job.target);
 
+        let bars = Bars::new(surface.layout(), physical, target, background);
+        let mut rows = (physical.y..).zip(surface.rows(physical)).peekable();
+        while let Some((y, row)) = rows.next() {
+            let at = (physical.x, y);
+            let line = y.checked_sub(target.y).filter(|_| y < target.bottom());
+            let Some((job, line)) = job.as_ref().zip(line) else {
+                glazing.rows(at, [row], |[row]| bars.across(row));
+                continue;
+            };
+            let pairs = self.quality == Quality::Fast && y + 1 < target.bottom();
+            match rows.next_if(|_| pairs) {
+                Some((_, next)) => {
+                    glazing
+                        .rows(at, [row, next], |rows| self.rows(job, line, rows.map(|row| bars.beside(row))));
+                }
+                None => {
+                    glazing.rows(at, [row], |rows| self.rows(job, line, rows.map(|row| bars.beside(row))))
+                }
+            }
+        }
+        self.beside = glazing.beside;
+    }
+
+    /// How a picture comes to its place; `None` if nothing of it lies on the surface.
+    fn job<'a>(
+        &mut self,
+        surface: &Surface<'_>,
+        frame: &'a Frame,
+        orientation: Orientation,
+        placement: Placement,
+    ) -> Option<Job<'a>> {
+        let Placement { source: cut, target } = placement;
+        let visible = target.intersection(Rect::of(surface.logical_size()));
+        if visible.is_empty() {
+            return None;
+        }
         // Where each logical column and row of the target lies in the turned picture, then in the stored one.
-        let cut = placement.source;
+        let picture = orientation.rotation.size(frame.size());
         let axis = |samples, first, length, pixels, shown| Axis {
             samples,
             first,
@@ -112,47 +163,25 @@ impl Compositor {
         let columns = Axis { flipped: columns_flipped, ..columns };
         let rows = Axis { flipped: rows_flipped, ..rows };
         // The same on the glass: what runs along a physical row, what from row to row, and which way.
-        let (along, across) = match canvas.rotation() {
+        let (along, across) = match surface.rotation() {
             Rotation::None => (columns, rows),
             Rotation::Quarter => (Axis { back: true, ..rows }, columns),
             Rotation::Half => (Axis { back: true, ..columns }, Axis { back: true, ..rows }),
             Rotation::ThreeQuarters => (rows, Axis { back: true, ..columns }),
         };
-        let turns = orientation.rotation.then(canvas.rotation());
-        let sideways = matches!(turns, Rotation::Quarter | Rotation::ThreeQuarters);
+        let turns = orientation.rotation.then(surface.rotation());
         self.strips.iter_mut().for_each(|strip| strip.columns = 0..0);
-
-        let physical = canvas.physical(visible);
-        let (layout, stride) = (canvas.layout(), canvas.stride());
-        let bytes = physical.width as usize * layout.bytes_per_pixel;
-        let start = physical.y as usize * stride + physical.x as usize * layout.bytes_per_pixel;
-        let mut screen_rows = canvas.data_mut()[start..].chunks_mut(stride).map(|row| &mut row[..bytes]);
-        let job = Job {
+        Some(Job {
             kernel: self.kernel,
             frame,
-            sideways,
+            target: surface.physical(visible),
+            sideways: matches!(turns, Rotation::Quarter | Rotation::ThreeQuarters),
             forward: across.flipped == across.back,
             pace: (across.length / ONE_PIXEL).div_ceil(across.pixels).clamp(1, AHEAD as u32) as usize,
             plan: self.plan(along, across),
             coefficients: Coefficients::of(frame.colour),
-            layout,
-        };
-        let mut row = 0;
-        while row < physical.height {
-            let out = (screen_rows.next(), screen_rows.next().filter(|_| row + 1 < physical.height));
-            match out {
-                (Some(first), Some(second)) if self.quality == Quality::Fast => {
-                    self.rows(&job, row, [first, second]);
-                }
-                (Some(first), Some(second)) => {
-                    self.rows(&job, row, [first]);
-                    self.rows(&job, row + 1, [second]);
-                }
-                (Some(first), None) => self.rows(&job, row, [first]),
-                (None, _) => return,
-            }
-            row += 2;
-        }
+            layout: surface.layout(),
+        })
     }
 
     fn plan(&mut self, along: Axis, across: Axis) -> Arc<Plan> {
@@ -215,6 +244,35 @@ impl Compositor {
     }
 }
 
+/// What is left beside a picture.
+struct Bars {
+    layout: PixelLayout,
+    colour: Rgb,
+    /// Bytes of a row on either side.
+    left: usize,
+    right: usize,
+}
+
+impl Bars {
+    fn new(layout: PixelLayout, area: Rect, target: Rect, colour: Rgb) -> Self {
+        let bytes = |pixels: u32| pixels as usize * layout.bytes_per_pixel;
+        Self { layout, colour, left: bytes(target.x - area.x), right: bytes(area.right() - target.right()) }
+    }
+
+    fn across(&self, row: &mut [u8]) {
+        self.layout.fill(row, self.colour);
+    }
+
+    /// Draws both ends of a row; the picture's part is left.
+    fn beside<'a>(&self, row: &'a mut [u8]) -> &'a mut [u8] {
+        let (left, rest) = row.split_at_mut(self.left);
+        let (picture, right) = rest.split_at_mut(rest.len() - self.right);
+        self.across(left);
+        self.across(right);
+        picture
+    }
+}
+
 /// How many rows of the picture before they are needed they are asked for.
 const AHEAD: usize = 6;
 
@@ -222,6 +280,8 @@ const AHEAD: usize = 6;
 struct Job<'a> {
     kernel: Kernel,
     frame: &'a Frame,
+    /// What is drawn of the surface, physical.
+    target: Rect,
     /// Whether the picture's columns lie along the rows of the screen.
     sideways: bool,
     /// Whether rows further down are lines further down, or columns further right.
@@ -376,219 +436,5 @@ fn pack(row: &[u8], layout: PixelLayout, out: &mut [u8]) {
     }
 }
 
-/// What of `area` is left beside `target`: above, below, left, right.
-fn bars(area: Rect, target: Rect) -> [Rect; 4] {
-    [
-        Rect { height: target.y - area.y, ..area },
-        Rect::new(area.x, target.bottom(), area.width, area.bottom() - target.bottom()),
-        Rect { x: area.x, width: target.x - area.x, ..target },
-        Rect { x: target.right(), width: area.right() - target.right(), ..target },
-    ]
-}
-
-/// What of `rect` lies on a surface of `size`.
-fn clip(rect: Rect, size: Size) -> Option<Rect> {
-    let clipped = Rect {
-        width: rect.width.min(size.width.saturating_sub(rect.x)),
-        height: rect.height.min(size.height.saturating_sub(rect.y)),
-        ..rect
-    };
-    (!clipped.is_empty()).then_some(clipped)
-}
-
-/// Each row of the logical `rect`, as bytes of the canvas.
-fn rows(canvas: &mut Canvas, rect: Rect) -> impl Iterator<Item = &mut [u8]> {
-    let (stride, pixel) = (canvas.stride().max(1), canvas.layout().bytes_per_pixel);
-    let physical =
-        clip(rect, canvas.logical_size()).map_or(Rect::new(0, 0, 0, 0), |rect| canvas.physical(rect));
-    let (from, to) = (physical.x as usize * pixel, physical.right() as usize * pixel);
-    let rows = canvas.data_mut().chunks_exact_mut(stride);
-    rows.skip(physical.y as usize).take(physical.height as usize).map(move |row| &mut row[from..to])
-}
-
-/// Fills a logical rectangle with one colour.
-pub fn fill(canvas: &mut Canvas, rect: Rect, colour: Rgb) {
-    let layout = canvas.layout();
-    let pixel = layout.pack(colour).to_le_bytes();
-    for row in rows(canvas, rect) {
-        for out in row.chunks_exact_mut(layout.bytes_per_pixel) {
-            out.copy_from_slice(&pixel[..layout.bytes_per_pixel]);
-        }
-    }
-}
-
-/// Halves the light of a logical rectangle: a picture that is no longer fresh.
-pub fn veil(canvas: &mut Canvas, rect: Rect) {
-    let layout = canvas.layout();
-    // One shift halves all channels at once if the lowest bit of each does not fall into its neighbour.
-    let keep = [layout.red, layout.green, layout.blue]
-        .iter()
-        .fold(0u32, |keep, channel| keep | ((1 << channel.length) - 1) >> 1 << channel.offset);
-    for row in rows(canvas, rect) {
-        for out in row.chunks_exact_mut(layout.bytes_per_pixel) {
-            let mut pixel = [0; 4];
-            pixel[..out.len()].copy_from_slice(out);
-            let darker = (u32::from_le_bytes(pixel) >> 1 & keep).to_le_bytes();
-            out.copy_from_slice(&darker[..out.len()]);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::canvas::Channel;
-    use super::super::frame::{Colour, Matrix};
-    use super::*;
-    use proptest::prelude::*;
-
-    const BACKGROUND: Rgb = Rgb::new(40, 80, 120);
-
-    #[test]
-    fn a_veil_halves_each_channel() {
-        for layout in [PixelLayout::XRGB8888, PixelLayout::RGB565] {
-            let mut canvas = Canvas::new(Size::new(4, 2), layout, Rotation::None);
-            fill(&mut canvas, Rect::new(0, 0, 4, 2), Rgb::WHITE);
-
-            veil(&mut canvas, Rect::new(1, 0, 2, 1));
-
-            assert_eq!(pixel(&canvas, 0, 0), Rgb::WHITE);
-            assert!(
-                pixel(&canvas, 1, 0).red.abs_diff(127) < 8 && pixel(&canvas, 1, 0).blue.abs_diff(127) < 8
-            );
-            assert_eq!(pixel(&canvas, 1, 1), Rgb::WHITE);
-        }
-    }
-
-    #[test]
-    fn what_lies_beyond_the_canvas_is_not_drawn() {
-        let mut canvas = Canvas::new(Size::new(20, 10), PixelLayout::RGB565, Rotation::Quarter);
-
-        let frame = Frame::new(Size::new(8, 8));
-        let area = Rect::new(5, 15, 100, 300);
-        Compositor::default().draw(
-            &mut canvas,
-            area,
-            &frame,
-            Fit::Contain,
-            Orientation::default(),
-            Rgb::WHITE,
-        );
-        fill(&mut canvas, Rect::new(50, 50, 9, 9), Rgb::WHITE);
-
-        assert_eq!(pixel(&canvas, 4, 15), Rgb::BLACK);
-        assert_eq!(pixel(&canvas, 5, 15), Rgb::WHITE);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(600))]
-
-        #[test]
-        fn every_pixel_is_what_the_formula_says(
-            (width, height) in (1..20u32, 1..20u32), (columns, lines) in (1..40u32, 1..40u32),
-            (x, y) in (0..5u32, 0..5u32), seed: u32, contrast in prop_oneof![Just(6u8), Just(60), Just(255)],
-            fit in prop_oneof![Just(Fit::Fill), Just(Fit::Contain), Just(Fit::Cover)],
-            camera in 0..4u32, mirror: bool, screen in 0..4u32, layout in 0..3usize,
-            matrix in prop_oneof![Just(Matrix::Bt601), Just(Matrix::Bt709)], full_range: bool,
-        ) {
-            let mut frame = Frame::new(Size::new(width * 2, height * 2));
-            frame.colour = Colour { matrix, full_range };
-            noise(&mut frame, seed, contrast);
-            // Blended lines are wrong by half a step, and weights of 7 bits by 1/256 of the contrast along and across;
-            // both in luma, and twice as strong in chroma.
-            let tolerance = 2.0 + 8.0 * f64::from(contrast) / 255.0;
-            let screen = Rotation::from_degrees(screen * 90).expect("a quarter");
-            let orientation = Orientation { mirror, rotation: Rotation::from_degrees(camera * 90).expect("a quarter") };
-            let bgrx = PixelLayout {
-                red: Channel { offset: 8, length: 8 }, green: Channel { offset: 16, length: 8 },
-                blue: Channel { offset: 24, length: 8 }, ..PixelLayout::XRGB8888
-            };
-            let layout = [PixelLayout::XRGB8888, PixelLayout::RGB565, bgrx][layout];
-            let logical = Size::new(x + columns + 2, y + lines + 3);
-            let mut canvas = Canvas::new(screen.size(logical), layout, screen);
-            let area = Rect::new(x, y, columns, lines);
-
-            Compositor::default().draw(&mut canvas, area, &frame, fit, orientation, BACKGROUND);
-
-            let placement = place(orientation.rotation.size(frame.size()), area, fit).expect("placeable");
-            for py in 0..logical.height {
-                for px in 0..logical.width {
-                    let seen = pixel(&canvas, px, py);
-                    let here = Rect::new(px, py, 1, 1);
-                    if !area.contains(here) {
-                        prop_assert_eq!(seen, Rgb::BLACK);
-                    } else if !placement.target.contains(here) {
-                        prop_assert_eq!(seen, layout.unpack(layout.pack(BACKGROUND)));
-                    } else {
-                        let target = placement.target;
-                        let at = |cut: u32, length: u32, index: u32, pixels: u32| {
-                            (f64::from(cut) + (f64::from(index) + 0.5) * f64::from(length) / f64::from(pixels)) / f64::from(ONE_PIXEL)
-                        };
-                        let cut = placement.source;
-                        let expected = reference(&frame, orientation,
-                            at(cut.x, cut.width, px - target.x, target.width), at(cut.y, cut.height, py - target.y, target.height));
-                        for (seen, expected, length) in [
-                            (seen.red, expected[0], layout.red.length), (seen.green, expected[1], layout.green.length),
-                            (seen.blue, expected[2], layout.blue.length),
-                        ] {
-                            let end = |off: f64| (expected + off).round().clamp(0.0, 255.0) as u8 >> (8 - length);
-                            prop_assert!((end(-tolerance)..=end(tolerance)).contains(&(seen >> (8 - length))),
-                                "{seen} for {expected} at {px},{py}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The formula in f64: R, G, B at a place of the turned picture.
-    fn reference(frame: &Frame, orientation: Orientation, x: f64, y: f64) -> [f64; 3] {
-        let (width, height) = (f64::from(frame.size().width), f64::from(frame.size().height));
-        let (x, y) = match orientation.rotation {
-            Rotation::None => (x, y),
-            Rotation::Quarter => (y, height - x),
-            Rotation::Half => (width - x, height - y),
-            Rotation::ThreeQuarters => (width - y, x),
-        };
-        let x = if orientation.mirror { width - x } else { x };
-        let sample = |plane: usize, shrink: f64| {
-            let (columns, rows) = (width / shrink, height / shrink);
-            let (x, y) =
-                ((x / shrink - 0.5).clamp(0.0, columns - 1.0), (y / shrink - 0.5).clamp(0.0, rows - 1.0));
-            let at = |x: f64, y: f64| {
-                f64::from(
-                    frame.planes()[plane][(y.min(rows - 1.0) * columns + x.min(columns - 1.0)) as usize],
-                )
-            };
-            let (left, top, across, down) = (x.floor(), y.floor(), x.fract(), y.fract());
-            (at(left, top) * (1.0 - across) + at(left + 1.0, top) * across) * (1.0 - down)
-                + (at(left, top + 1.0) * (1.0 - across) + at(left + 1.0, top + 1.0) * across) * down
-        };
-        let (kr, kb) = match frame.colour.matrix {
-            Matrix::Bt601 => (0.299, 0.114),
-            Matrix::Bt709 => (0.2126, 0.0722),
-        };
-        let (y, chroma) = match frame.colour.full_range {
-            true => (sample(0, 1.0), 1.0),
-            false => ((sample(0, 1.0) - 16.0) * 255.0 / 219.0, 255.0 / 224.0),
-        };
-        let (u, v) = ((sample(1, 2.0) - 128.0) * chroma, (sample(2, 2.0) - 128.0) * chroma);
-        let (red, blue) = (y + 2.0 * (1.0 - kr) * v, y + 2.0 * (1.0 - kb) * u);
-        [red, (y - kr * red - kb * blue) / (1.0 - kr - kb), blue]
-    }
-
-    fn noise(frame: &mut Frame, mut seed: u32, contrast: u8) {
-        for sample in frame.planes_mut().into_iter().flatten() {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *sample =
-                (128 - i32::from(contrast / 2) + ((seed >> 24) * u32::from(contrast) / 255) as i32) as u8;
-        }
-    }
-
-    fn pixel(canvas: &Canvas, x: u32, y: u32) -> Rgb {
-        let (at, bytes) = (canvas.physical(Rect::new(x, y, 1, 1)), canvas.layout().bytes_per_pixel);
-        let mut value = [0; 4];
-        let start = at.y as usize * canvas.stride() + at.x as usize * bytes;
-        value[..bytes].copy_from_slice(&canvas.data()[start..start + bytes]);
-        canvas.layout().unpack(u32::from_le_bytes(value))
-    }
-}
+mod tests;

@@ -2,9 +2,8 @@
 //! All of it scales with its area and stays inside.
 
 use super::canvas::{Canvas, Rgb};
-use super::compose::fill;
 use super::text::{Fonts, Painter, draw_text};
-use crate::geometry::Rect;
+use crate::geometry::{Rect, Size};
 use embedded_graphics::prelude::Point;
 
 /// The colours of the house.
@@ -87,7 +86,7 @@ pub fn label(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, name: &str) {
 
 /// A tile without a picture: who is missing, and why.
 pub fn placeholder(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, name: &str, reason: &str) {
-    fill(canvas, area, palette::TILE);
+    canvas.fill(area, palette::TILE);
     let unit = measure(area);
     let (circle, title, line) =
         (part(unit, 0.30, 12), part(unit, 0.085, 12).min(72), part(unit, 0.058, 10).min(48));
@@ -124,7 +123,7 @@ pub fn placeholder(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, name: &st
 /// The waiting screen of the whole canvas: `title` (the kiosk's id) large, `line` below.
 pub fn idle(canvas: &mut Canvas, fonts: &mut Fonts, title: &str, line: &str) {
     let area = Rect::of(canvas.logical_size());
-    fill(canvas, area, palette::GROUND);
+    canvas.fill(area, palette::GROUND);
     large(canvas, fonts, area, title, line);
 }
 
@@ -161,25 +160,20 @@ fn large(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, title: &str, line: 
     }
 }
 
-/// One line over the foot of an area: what is wrong with the kiosk as a whole. Opaque, so that it may be drawn over
-/// itself. Says where it lies.
-pub fn notice(canvas: &mut Canvas, fonts: &mut Fonts, area: Rect, text: &str) -> Rect {
-    let height = small(area);
-    let tall = (height * 2).min(area.height);
-    let strip = Rect::new(area.x, area.bottom() - tall, area.width, tall);
+/// Where [`notice`] lies on a screen of this logical size.
+pub fn notice_area(screen: Size) -> Rect {
+    let tall = (small(Rect::of(screen)) * 2).min(screen.height);
+    Rect::new(0, screen.height - tall, screen.width, tall)
+}
+
+/// One line, opaque, that fills the canvas: what is wrong with the kiosk as a whole.
+pub fn notice(canvas: &mut Canvas, fonts: &mut Fonts, text: &str) {
+    let strip = Rect::of(canvas.logical_size());
+    let height = strip.height / 2;
     let mut painter = Painter::new(canvas, strip);
     painter.tint(strip, palette::PLATE, 255);
     painter.tint(Rect { width: part(height, 0.25, 2).min(strip.width), ..strip }, palette::ALERT, 255);
-    centred(
-        &mut painter,
-        fonts,
-        strip,
-        text,
-        strip.y + tall.saturating_sub(height) / 2,
-        height,
-        palette::TEXT,
-    );
-    strip
+    centred(&mut painter, fonts, strip, text, (strip.height - height) / 2, height, palette::TEXT);
 }
 
 /// A border inside the tile of who speaks.
@@ -266,24 +260,25 @@ fn camera(painter: &mut Painter, square: Rect) {
     painter.stroke(at(18.2, 14.4), at(15.6, 12.0), 1.5 * unit, palette::TEXT);
 }
 
-/// Says in the upper left corner of the canvas that its camera or its microphone is live. Opaque, so that it may be
-/// drawn over itself. Answers where it lies; nowhere if nothing is live.
-pub fn live(canvas: &mut Canvas, is_camera: bool, is_microphone: bool) -> Rect {
-    let screen = Rect::of(canvas.logical_size());
-    let side = part(small(screen), 1.5, 14).min(screen.width / 2).min(screen.height);
-    let width = side * (u32::from(is_camera) + u32::from(is_microphone));
-    let area = Rect::new(0, 0, width, side);
+/// Where [`live`] lies on a screen of this logical size: in the upper left corner; nowhere if nothing is live.
+pub fn live_area(screen: Size, is_camera: bool, is_microphone: bool) -> Rect {
+    let side = part(small(Rect::of(screen)), 1.5, 14).min(screen.width / 2).min(screen.height);
+    Rect::new(0, 0, side * (u32::from(is_camera) + u32::from(is_microphone)), side)
+}
+
+/// Says, opaque and all over the canvas, that the camera or the microphone is live.
+pub fn live(canvas: &mut Canvas, is_camera: bool, is_microphone: bool) {
+    let area = Rect::of(canvas.logical_size());
     let mut painter = Painter::new(canvas, area);
     painter.tint(area, palette::ALERT, 255);
-    let mut square = Rect { width: side, ..area };
+    let mut square = Rect { width: area.height, ..area };
     if is_camera {
         camera(&mut painter, square);
-        square.x += side;
+        square.x += area.height;
     }
     if is_microphone {
         microphone(&mut painter, square);
     }
-    area
 }
 
 #[cfg(test)]
@@ -300,7 +295,7 @@ mod tests {
             let area = Rect::new(10, 20, width, height);
             let mut canvas = Canvas::new(Size::new(350, 330), PixelLayout::XRGB8888, Rotation::Half);
             let all = Rect::of(canvas.logical_size());
-            fill(&mut canvas, all, outside);
+            canvas.fill(all, outside);
 
             placeholder(
                 &mut canvas,
@@ -310,7 +305,6 @@ mod tests {
                 "摄像头已断开, reconnecting in a moment",
             );
             label(&mut canvas, &mut fonts, area, "Ward 3 东区");
-            notice(&mut canvas, &mut fonts, area, "no connection to the broker");
             speaking(&mut canvas, area);
             badges(&mut canvas, area, &[Badge::MicrophoneOff, Badge::EarphoneOff, Badge::CameraOff]);
 
@@ -340,19 +334,37 @@ mod tests {
 
     #[test]
     fn what_is_live_is_said_in_the_corner_and_only_that() {
-        let mut canvas = Canvas::new(Size::new(640, 360), PixelLayout::XRGB8888, Rotation::None);
-        let dark = canvas.clone();
+        let screen = Size::new(640, 360);
+        let draw = |is_camera, is_microphone| {
+            let area = live_area(screen, is_camera, is_microphone);
+            let mut canvas = Canvas::new(area.size(), PixelLayout::XRGB8888, Rotation::None);
+            live(&mut canvas, is_camera, is_microphone);
+            (area, canvas)
+        };
 
-        assert!(live(&mut canvas, false, false).is_empty());
-        assert_eq!(canvas.data(), dark.data());
-        let camera = live(&mut canvas, true, false);
-        let one = canvas.clone();
-        let both = live(&mut canvas, true, true);
+        let ((nothing, _), (camera, one), (both, two)) =
+            (draw(false, false), draw(true, false), draw(true, true));
 
+        assert!(nothing.is_empty());
         assert_eq!((camera.x, camera.y, both.width), (0, 0, 2 * camera.width));
-        assert_ne!(one.data(), canvas.data());
-        assert_eq!(canvas.pixel(both.width - 1, 0), palette::ALERT);
-        assert_eq!(canvas.pixel(both.width, 0), dark.pixel(0, 0));
+        assert_eq!(two.pixel(both.width - 1, 0), palette::ALERT);
+        assert_ne!(one.data(), draw(false, true).1.data());
+    }
+
+    #[test]
+    fn a_notice_lies_at_the_foot_and_says_what_it_says() {
+        let mut fonts = Fonts::built_in();
+        for screen in [Size::new(1, 1), Size::new(640, 360), Size::new(90, 300)] {
+            let area = notice_area(screen);
+            let mut draw = |text| {
+                let mut canvas = Canvas::new(area.size(), PixelLayout::XRGB8888, Rotation::None);
+                notice(&mut canvas, &mut fonts, text);
+                canvas
+            };
+
+            assert!(Rect::of(screen).contains(area) && area.bottom() == screen.height);
+            assert!(screen.area() == 1 || draw("no broker").data() != draw("no clock").data());
+        }
     }
 
     #[test]

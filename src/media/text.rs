@@ -96,9 +96,7 @@ impl<'a> Painter<'a> {
         let place = self.canvas.physical(Rect::new(at.x as u32, at.y as u32, 1, 1));
         let start = place.y as usize * self.canvas.stride() + place.x as usize * bytes;
         let out = &mut self.canvas.data_mut()[start..start + bytes];
-        let mut value = [0; 4];
-        value[..bytes].copy_from_slice(out);
-        let under = layout.unpack(u32::from_le_bytes(value));
+        let under = layout.read(out);
         let mix = |under: u8, over: u8| {
             let cover = u32::from(cover);
             ((u32::from(under) * (255 - cover) + u32::from(over) * cover + 127) / 255) as u8
@@ -108,7 +106,7 @@ impl<'a> Painter<'a> {
             mix(under.green, colour.green),
             mix(under.blue, colour.blue),
         );
-        out.copy_from_slice(&layout.pack(mixed).to_le_bytes()[..bytes]);
+        layout.write(out, mixed);
     }
 }
 
@@ -143,11 +141,8 @@ impl DrawTarget for Painter<'_> {
     fn fill_solid(&mut self, area: &Rectangle, colour: Rgb888) -> Result<(), Infallible> {
         let area = area.intersection(&self.clip);
         let corner = (area.top_left.x as u32, area.top_left.y as u32);
-        super::compose::fill(
-            self.canvas,
-            Rect::new(corner.0, corner.1, area.size.width, area.size.height),
-            plain(colour),
-        );
+        let area = Rect::new(corner.0, corner.1, area.size.width, area.size.height);
+        self.canvas.fill(area, plain(colour));
         Ok(())
     }
 }

@@ -1,18 +1,18 @@
 //! The screen thread: collects what is new, draws it, brings it to the glass, at its own pace.
 
+use super::paint::{Painting, Shown};
 use super::{Ready, Stage, Video, lock, screen_failure};
 use crate::clock::Clock;
-use crate::device::Screen;
-use crate::geometry::{Orientation, Rect, Rotation};
-use crate::media::canvas::Canvas;
-use crate::media::compose::{Compositor, fill, veil};
+use crate::device::{MOST_PAGES, Screen};
+use crate::geometry::Rotation;
+use crate::media::canvas::{Canvas, Surface};
 use crate::media::frame::Frame;
-use crate::media::signs::{self, Badge, palette};
+use crate::media::overlay::Overlay;
 use crate::media::stamps::Stamps;
 use crate::media::text::Fonts;
 use crate::room::budget::Share;
 use crate::room::message::MemberId;
-use crate::room::{Event, Mode, Picture, Scene, ScreenInfo, Tile, TileState};
+use crate::room::{Event, Picture, Scene, ScreenInfo, Tile, TileState};
 use crate::supervise::{Failure, Stop};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,39 +40,48 @@ pub struct Glasswork {
 }
 
 /// How a tile looks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Look {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
     Picture,
     Veiled,
     Placeholder,
 }
 
 /// A tile with its last picture.
-struct Pane {
-    tile: Tile,
-    video: Arc<Video>,
-    frame: Option<Arc<Frame>>,
+pub(super) struct Pane {
+    pub tile: Tile,
+    pub video: Arc<Video>,
+    pub frame: Option<Arc<Frame>>,
     /// When the frame came to this thread.
     since: Duration,
-    /// What is on the canvas; `None` if nothing yet.
-    drawn: Option<Look>,
+    /// `None`: it is to be drawn anew.
+    pub look: Option<Look>,
+    /// What lies over the picture; `None`: it is to be made anew.
+    pub signs: Option<Overlay>,
+    /// Changes with whatever is seen of it.
+    pub version: u64,
+    /// Whether its picture has not been drawn yet.
+    pub fresh: bool,
     /// Whether the room was told that the tile is live, and the tile has been waiting for nothing since.
     told_live: bool,
     /// Whether the last picture was drawn, where every other one is.
     last_drawn: bool,
     /// Of the last picture; those of a picture that was drawn and is not on the glass yet.
-    stamps: Stamps,
-    on_its_way: bool,
+    pub stamps: Stamps,
+    pub on_its_way: bool,
 }
 
 impl Pane {
-    fn new(tile: Tile, video: Arc<Video>, now: Duration) -> Self {
+    pub fn new(tile: Tile, video: Arc<Video>, now: Duration) -> Self {
         Self {
             tile,
             video,
             frame: None,
             since: now,
-            drawn: None,
+            look: None,
+            signs: None,
+            version: 0,
+            fresh: false,
             told_live: false,
             last_drawn: false,
             stamps: Stamps::default(),
@@ -80,14 +89,22 @@ impl Pane {
         }
     }
 
-    fn look(&self, now: Duration) -> Look {
+    /// How it is to look, and whether that is any news; `fresh` if there is a new picture.
+    fn settle(&mut self, fresh: bool, now: Duration) -> bool {
         let off = matches!(self.tile.state, TileState::Off | TileState::Paused | TileState::Failed);
-        match now.saturating_sub(self.since) {
+        let look = match now.saturating_sub(self.since) {
             _ if self.frame.is_none() || off => Look::Placeholder,
             age if age > GONE => Look::Placeholder,
             age if age > STALE || !self.told_live => Look::Veiled,
             _ => Look::Picture,
+        };
+        self.fresh = fresh && look == Look::Picture;
+        if self.look == Some(look) {
+            return self.fresh;
         }
+        self.look = Some(look);
+        self.signs = None;
+        true
     }
 }
 
@@ -104,109 +121,69 @@ pub fn show(
     stop: &Stop,
 ) -> Result<(), Failure> {
     let mode = screen.mode().clone();
-    let mut canvas = Canvas::new(mode.size, mode.layout, glasswork.rotation);
-    let size = canvas.logical_size();
+    let (clock, rotation) = (glasswork.clock, glasswork.rotation);
+    let size = rotation.size(mode.size);
     let bits_per_pixel = 8 * mode.layout.bytes_per_pixel as u32;
     let name = mode.name.clone();
     let info = ScreenInfo { name, width: size.width, height: size.height, bits_per_pixel, flip: mode.flip };
     tell(Event::ScreenOpened { info });
 
-    let clock = glasswork.clock;
-    let mut compositor = Compositor::default();
+    let mut painting = Painting::new(&mut glasswork.fonts, mode.size, rotation);
     let mut set: Option<Arc<Picture>> = None;
     let mut panes: Vec<Pane> = Vec::new();
-    // What this round changes on the canvas.
-    let mut changed = Vec::new();
-    let mut everything = true;
+    // Of each of the screen's pages.
+    let mut shown: [Shown; MOST_PAGES] = Default::default();
     let mut last = Duration::ZERO;
     while !stop.is_told() {
-        let pause = if panes.iter().any(|pane| pane.told_live || pane.drawn != Some(Look::Placeholder)) {
-            IDLE
-        } else {
-            ASLEEP
-        };
-        if stage.bell.wait(pause) {
+        let moves = panes.iter().any(|pane| pane.told_live || pane.look != Some(Look::Placeholder));
+        if stage.bell.wait(if moves { IDLE } else { ASLEEP }) {
             let rest = (last + PERIOD).saturating_sub(clock.mono());
             stop.wait(rest.max(COLLECT));
         }
         last = clock.mono();
         stage.turns.fetch_add(1, Relaxed);
 
-        changed.clear();
         let wanted = lock(&stage.picture).clone();
-        if let Some(wanted) = wanted.filter(|wanted| set.as_ref().is_none_or(|set| !Arc::ptr_eq(set, wanted)))
-        {
-            everything |= set.as_ref().is_none_or(|set| !same_ground(set, &wanted));
-            for area in vacated(&panes, &wanted) {
-                fill(&mut canvas, area, palette::GROUND);
-                changed.push(canvas.physical(area));
-            }
+        let wanted = wanted.filter(|wanted| set.as_ref().is_none_or(|set| !Arc::ptr_eq(set, wanted)));
+        let mut news = wanted.is_some();
+        if let Some(wanted) = wanted {
             arrange(&mut panes, &wanted, stage, last);
+            painting.set(wanted.clone());
             set = Some(wanted);
-        }
-        let Some(picture) = &set else { continue };
-
-        if everything {
-            background(&mut canvas, picture, &mut glasswork.fonts);
-            panes.iter_mut().for_each(|pane| pane.drawn = None);
-            changed.push(Rect::of(canvas.physical_size()));
         }
         for pane in &mut panes {
             let fresh = collect(pane, last, tell);
-            let look = pane.look(last);
-            let drawn = !fresh && pane.drawn.as_ref() == Some(&look);
-            if drawn || picture.identify.is_some() {
-                continue;
-            }
-            draw(&mut canvas, &mut compositor, &mut glasswork.fonts, pane, &look);
-            if fresh && look == Look::Picture {
-                pane.video.meter.shown.fetch_add(1, Relaxed);
-                (pane.stamps.composed, pane.on_its_way) = (clock.mono(), true);
-            }
-            pane.drawn = Some(look);
-            if !everything {
-                changed.push(canvas.physical(pane.tile.area));
+            if pane.settle(fresh, last) {
+                pane.version = painting.version();
+                news = true;
             }
         }
-        if !changed.is_empty() {
-            overlay(&mut canvas, picture, &mut glasswork.fonts, &mut changed);
+        if news {
+            let mut painted = last;
+            let paint = &mut |page: usize, surface: Surface<'_>| {
+                painting.paint(&mut surface.turned(rotation), &mut shown[page], &mut panes, clock);
+                painted = clock.mono();
+            };
+            screen.present(paint).map_err(screen_failure)?;
             // A flip mostly waits for the panel.
-            let waits = mode.flip.then(|| clock.mono());
-            screen.present(&canvas, &changed).map_err(screen_failure)?;
-            stage.work.add(waits.unwrap_or_else(|| clock.mono()) - last);
+            let worked = if mode.flip { painted } else { clock.mono() };
+            stage.work.add(worked.saturating_sub(last));
             works();
             measure(&mut panes, clock.mono());
         } else {
-            // It is asked even when nothing moves: it may have been taken away or changed.
-            screen.present(&canvas, &[]).map_err(screen_failure)?;
+            screen.check().map_err(screen_failure)?;
         }
-        everything = false;
-        for answer in lock(&stage.snapshots).drain(..) {
-            // Who does not wait any more gets nothing.
-            let _ = answer.send(canvas.clone());
+        let snapshots = std::mem::take(&mut *lock(&stage.snapshots));
+        if !snapshots.is_empty() {
+            let mut canvas = Canvas::new(mode.size, mode.layout, rotation);
+            painting.paint(&mut canvas.surface(), &mut Shown::default(), &mut panes, clock);
+            for answer in snapshots {
+                // Who does not wait any more gets nothing.
+                let _ = answer.send(canvas.clone());
+            }
         }
     }
     Ok(())
-}
-
-/// Whether two pictures have the same behind and over their tiles: then only tiles are drawn.
-fn same_ground(one: &Picture, other: &Picture) -> bool {
-    let ground = match (&one.scene, &other.scene) {
-        (Scene::Grid { .. }, Scene::Grid { .. }) => true,
-        (one, other) => one == other,
-    };
-    ground && (&one.identify, &one.notice, one.live) == (&other.identify, &other.notice, other.live)
-}
-
-/// Where tiles were and the same tile is not any more. Tiles that stay do not lie there: tiles never overlap.
-fn vacated(panes: &[Pane], picture: &Picture) -> Vec<Rect> {
-    let stays = |pane: &&Pane| match &picture.scene {
-        Scene::Grid { tiles } => {
-            tiles.iter().any(|tile| tile.member == pane.tile.member && tile.area == pane.tile.area)
-        }
-        Scene::Idle { .. } => false,
-    };
-    panes.iter().filter(|pane| !stays(pane)).map(|pane| pane.tile.area).collect()
 }
 
 /// Makes one pane a tile, in the tiles' order; members who were there keep their picture.
@@ -228,8 +205,8 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
             // A new state alone may leave the picture as it is; anything else is drawn anew.
             let state_alone =
                 Tile { state: pane.tile.state, reason: pane.tile.reason.clone(), ..tile.clone() };
-            if pane.tile != state_alone || pane.drawn != Some(Look::Picture) {
-                pane.drawn = None;
+            if pane.tile != state_alone || pane.look != Some(Look::Picture) {
+                pane.look = None;
             }
             // It waits for a first picture again: of another camera, of a new connection.
             let waits = |state| state == TileState::Connecting;
@@ -266,51 +243,6 @@ fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
     }
 }
 
-/// What lies behind the tiles, or instead of them.
-fn background(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts) {
-    match (&picture.identify, &picture.scene) {
-        (Some(id), _) => signs::identify(canvas, fonts, id, "This is the kiosk you asked for."),
-        (None, Scene::Idle { title, line }) => signs::idle(canvas, fonts, title, line),
-        (None, Scene::Grid { .. }) => fill(canvas, Rect::of(canvas.logical_size()), palette::GROUND),
-    }
-}
-
-fn draw(canvas: &mut Canvas, compositor: &mut Compositor, fonts: &mut Fonts, pane: &Pane, look: &Look) {
-    let tile = &pane.tile;
-    let name: &str = if tile.name.is_empty() { tile.member.as_str() } else { &tile.name };
-    match &pane.frame {
-        Some(frame) if *look != Look::Placeholder => {
-            let mirror = tile.mirror && tile.mode == Mode::Camera;
-            let orientation = Orientation { mirror, rotation: Rotation::None };
-            compositor.draw(canvas, tile.area, frame, tile.fit, orientation, palette::GROUND);
-            if *look == Look::Veiled {
-                veil(canvas, tile.area);
-            }
-            signs::label(canvas, fonts, tile.area, name);
-        }
-        _ => signs::placeholder(canvas, fonts, tile.area, name, &tile.reason),
-    }
-    if tile.speaking {
-        signs::speaking(canvas, tile.area);
-    }
-    let off = [(tile.microphone_muted, Badge::MicrophoneOff), (tile.earphone_muted, Badge::EarphoneOff)];
-    let badges: heapless::Vec<Badge, 2> =
-        off.into_iter().filter_map(|(off, badge)| off.then_some(badge)).collect();
-    signs::badges(canvas, tile.area, &badges);
-}
-
-/// What lies over the tiles: drawn again whenever something below it was.
-fn overlay(canvas: &mut Canvas, picture: &Picture, fonts: &mut Fonts, changed: &mut Vec<Rect>) {
-    if let Some(text) = &picture.notice {
-        let area = Rect::of(canvas.logical_size());
-        let strip = signs::notice(canvas, fonts, area, text);
-        changed.push(canvas.physical(strip));
-    }
-    // Last: nothing lies over it.
-    let area = signs::live(canvas, picture.live.camera, picture.live.microphone);
-    changed.push(canvas.physical(area));
-}
-
 /// What was drawn is on the glass now.
 fn measure(panes: &mut [Pane], now: Duration) {
     for pane in panes.iter_mut().filter(|pane| pane.on_its_way) {
@@ -325,14 +257,14 @@ fn measure(panes: &mut [Pane], now: Duration) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::geometry::{Fit, Size};
+    use crate::geometry::{Fit, Rect, Size};
     use crate::mailbox::Bell;
-    use crate::room::Position;
+    use crate::room::{Mode, Position};
     use std::cell::Cell;
 
-    fn tile(state: TileState) -> Tile {
+    pub fn tile(state: TileState) -> Tile {
         Tile {
             member: MemberId::parse("lobby").expect("an id"),
             mode: Mode::Camera,

@@ -1,8 +1,8 @@
 //! A screen in memory, seen through its [`Glass`]: by tests, by snapshots, by the live page of the demo.
 
 use crate::device::{self, Error, ScreenMode};
-use crate::geometry::{Rect, Rotation, Size};
-use crate::media::canvas::{Canvas, PixelLayout};
+use crate::geometry::{Rotation, Size};
+use crate::media::canvas::{Canvas, PixelLayout, Surface};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -59,17 +59,18 @@ impl device::Screen for Screen {
         &self.mode
     }
 
-    fn present(&mut self, canvas: &Canvas, changed: &[Rect]) -> Result<(), Error> {
-        if changed.is_empty() {
-            return Ok(());
-        }
+    fn present(&mut self, paint: &mut dyn FnMut(usize, Surface<'_>)) -> Result<(), Error> {
         let mut shown = self.glass.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.copy_rects(canvas, changed);
+        paint(0, shown.surface());
         if let Some(eye) = &mut *self.glass.eye.lock().unwrap_or_else(PoisonError::into_inner) {
             eye(&shown);
         }
         drop(shown);
         self.glass.presented.send_modify(|presented| *presented += 1);
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -3,9 +3,10 @@
 use crate::bed::{await_canvas, await_glass, display, paint, test_canvas};
 use parlor::device::console::Console;
 use parlor::device::screen::{Framebuffer, open};
-use parlor::device::{Kind, Screen, console};
+use parlor::device::{Kind, MOST_PAGES, Screen, console};
 use parlor::geometry::{Rect, Rotation, Size};
-use parlor::media::canvas::{Canvas, PixelLayout, Rgb};
+use parlor::media::canvas::{Canvas, PixelLayout, Rgb, Surface};
+use parlor::media::glazing;
 use std::fs;
 use std::io::Write;
 use std::time::Instant;
@@ -49,21 +50,11 @@ fn pages_are_flipped_where_the_driver_can() {
 }
 
 #[test]
-fn a_canvas_of_another_size_is_refused() {
-    let mut screen = open(PATH, false).expect("a screen");
-    let canvas = Canvas::new(Size::new(64, 64), screen.mode().layout, Rotation::None);
-
-    let answer = screen.present(&canvas, &[]);
-
-    assert_eq!(answer.map_err(|error| error.kind), Err(Kind::Format));
-}
-
-#[test]
 fn the_console_is_silent_while_it_is_taken_and_back_afterwards() {
     let mut screen = open(PATH, false).expect("a screen");
     let canvas = test_canvas(black(&screen), 1);
     let console = Console::open(console::FRONT).expect("a console");
-    screen.present(&canvas, &[]).expect("presented");
+    present(&mut screen, &canvas);
     await_canvas(&canvas);
 
     write_text();
@@ -71,7 +62,7 @@ fn the_console_is_silent_while_it_is_taken_and_back_afterwards() {
     let mut canvas = canvas;
     let mark = Rect::new(300, 300, 8, 8);
     paint(&mut canvas, mark, |_, _| Rgb::WHITE);
-    screen.present(&canvas, &[mark]).expect("presented");
+    present(&mut screen, &canvas);
     await_canvas(&canvas);
 
     drop(console);
@@ -120,14 +111,14 @@ fn a_screen_whose_depth_is_changed_is_opened_anew_in_a_usable_one() {
     let mut screen = open(PATH, false).expect("a screen");
     let before = screen.mode().clone();
     let canvas = black(&screen);
-    screen.present(&canvas, &[]).expect("presented");
+    present(&mut screen, &canvas);
 
     fs::write("/sys/class/graphics/fb0/bits_per_pixel", "8").expect("the driver knows palettes");
 
     let deadline = Instant::now() + crate::bed::PATIENCE;
     let error = loop {
         assert!(Instant::now() < deadline, "the change is never noticed");
-        if let Err(error) = screen.present(&canvas, &[]) {
+        if let Err(error) = screen.check() {
             break error;
         }
     };
@@ -142,25 +133,50 @@ fn a_screen_whose_depth_is_changed_is_opened_anew_in_a_usable_one() {
 /// Presents a canvas, then changes here and there, each of which must be on the glass and nothing else.
 fn shows_whole_and_changed(screen: &mut Framebuffer) {
     let mut canvas = test_canvas(black(screen), 0);
-    screen.present(&canvas, &[]).expect("presented");
-    await_canvas(&canvas);
-
-    let Size { width, height } = screen.mode().size;
-    let edges =
-        [Rect::new(0, 0, 1, 1), Rect::new(width - 3, height - 2, 3, 2), Rect::new(0, height / 2, width, 1)];
-    let steps: [&[Rect]; 4] = [
-        &[Rect::new(100, 50, 333, 77)],
-        &edges,
-        &[],
-        &[Rect::new(90, 40, 20, 20), Rect::new(400, 300, 7, 5)],
-    ];
-    for (step, changed) in steps.into_iter().enumerate() {
-        for &area in changed {
-            paint(&mut canvas, area, |x, y| Rgb::new((x * 11) as u8, 255 - y as u8, 60 * step as u8));
-        }
-        screen.present(&canvas, changed).expect("presented");
+    // On each page.
+    for _ in 0..MOST_PAGES {
+        present(screen, &canvas);
         await_canvas(&canvas);
     }
+
+    let Size { width, height } = screen.mode().size;
+    let mut before = Vec::new();
+    for (step, changed) in [
+        vec![Rect::new(100, 50, 333, 77)],
+        vec![
+            Rect::new(0, 0, 1, 1),
+            Rect::new(width - 3, height - 2, 3, 2),
+            Rect::new(0, height / 2, width, 1),
+        ],
+        vec![Rect::new(90, 40, 20, 20), Rect::new(400, 300, 7, 5)],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for &area in &changed {
+            paint(&mut canvas, area, |x, y| Rgb::new((x * 11) as u8, 255 - y as u8, 60 * step as u8));
+        }
+        // The page lacks what came onto the other one before, too.
+        present_parts(screen, &canvas, &[before, changed.clone()].concat());
+        await_canvas(&canvas);
+        before = changed;
+    }
+}
+
+/// Shows a canvas.
+fn present(screen: &mut Framebuffer, canvas: &Canvas) {
+    let whole = Rect::of(canvas.physical_size());
+    present_parts(screen, canvas, &[whole]);
+}
+
+/// Shows what of a canvas lies in these areas, on the next page.
+fn present_parts(screen: &mut Framebuffer, canvas: &Canvas, parts: &[Rect]) {
+    let whole = Rect::of(canvas.physical_size());
+    let mut draw = |page: usize, mut surface: Surface<'_>| {
+        assert!(page < MOST_PAGES);
+        parts.iter().for_each(|part| glazing::copy(&mut surface, whole, canvas, *part, &[]));
+    };
+    screen.present(&mut draw).expect("presented");
 }
 
 fn black(screen: &Framebuffer) -> Canvas {
