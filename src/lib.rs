@@ -39,8 +39,8 @@
 //! tile is a **picture**: raw it is a **frame**, coded a **packet**, in one of two sizes: a **layer**. What a receiver needs of a
 //! sender's pictures is its **wish**. A member's **voice** is its sound on the way to
 //! the speaker. A **fault** is something wrong in one **part**.
-//! A **kiosk** is this machine; a **peer** is the connection to another member. The **canvas** is the screen's memory,
-//! the **glass** what a viewer sees.
+//! A **kiosk** is this machine; a **peer** is the connection to another member. What is drawn on is a **surface**: a
+//! **page** of the screen, or a **canvas** in memory. An **overlay** lies over it, the **glass** is what a viewer sees.
 
 pub mod bench;
 pub mod clock;
