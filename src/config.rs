@@ -29,6 +29,8 @@ pub struct Config {
     pub room: Room,
     pub link: Link,
     pub codec: Codec,
+    /// Why this is not what its owner wanted: settings that could not be used.
+    pub problem: Option<String>,
 }
 
 /// What codes and decodes pictures.
@@ -255,11 +257,25 @@ impl Config {
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let named = || format!("read {}", path.display());
         let text = std::fs::read_to_string(path).with_context(named)?;
-        Self::parse(&text).with_context(named)
+        Self::parse(&text, path.parent().unwrap_or(Path::new(""))).with_context(named)
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    /// What a kiosk is that cannot read its configuration: nobody, alone, with a screen to say so.
+    pub fn unreadable() -> Self {
+        Self::parse(include_str!("config/unreadable.toml"), Path::new("")).expect("a good configuration")
+    }
+
+    /// Files that it names are in `folder`, unless their names begin with `/`.
+    fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
         let mut file: File = toml::from_str(text).map_err(|error| without_source(text, &error))?;
+        let BrokerOptions { ca_file, certificate_file, key_file, password_file, .. } = &mut file.broker;
+        let servers = file.link.ice_servers.iter_mut();
+        let of_servers = servers.flat_map(|server| [&mut server.credential_file, &mut server.ca_file]);
+        [ca_file, certificate_file, key_file, password_file, &mut file.screen.font]
+            .into_iter()
+            .chain(of_servers)
+            .flatten()
+            .for_each(|file| *file = folder.join(&file));
         let Some(id) = MemberId::parse(&file.id) else {
             bail!("id = {:?}: 1 to 64 of A-Z a-z 0-9 _ - are allowed", file.id);
         };
@@ -295,6 +311,7 @@ impl Config {
             room: file.room,
             link: file.link,
             codec: file.codec,
+            problem: None,
         })
     }
 }
@@ -338,11 +355,33 @@ mod defaults {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> anyhow::Result<Config> {
+        Config::parse(text, Path::new("/etc/parlor"))
+    }
+
+    #[test]
+    fn files_lie_beside_the_configuration_unless_it_says_where() {
+        let config = parse(
+            "id = 'a'\nbroker.address = 'mqtts://b'\nbroker.ca_file = 'ours.crt'\nscreen.font = '/usr/share/a.ttf'",
+        )
+        .expect("valid");
+
+        let authority = config.broker.tls.and_then(|tls| tls.ca_file);
+        assert_eq!(authority.as_deref(), Some(Path::new("/etc/parlor/ours.crt")));
+        assert_eq!(config.screen.font.as_deref(), Some(Path::new("/usr/share/a.ttf")));
+    }
+
+    #[test]
+    fn a_kiosk_without_a_configuration_looks_and_listens_at_nothing() {
+        let config = Config::unreadable();
+
+        assert!(config.cameras.is_empty() && !config.authorize.camera && !config.authorize.microphone);
+    }
+
     #[test]
     fn four_lines_are_enough() {
-        let config =
-            Config::parse("id = 'lobby'\nbroker.address = 'broker'\ncamera.front.device = '/dev/video0'")
-                .expect("valid");
+        let config = parse("id = 'lobby'\nbroker.address = 'broker'\ncamera.front.device = '/dev/video0'")
+            .expect("valid");
 
         assert_eq!((config.broker.host.as_str(), config.broker.port), ("broker", 1883));
         assert_eq!(config.prefix, "parlor/1");
@@ -353,8 +392,8 @@ mod tests {
 
     #[test]
     fn a_typo_is_named_with_its_line() {
-        let error = Config::parse("id = 'lobby'\nbroker.address = 'b'\n[screen]\nrotate = 90")
-            .expect_err("unknown key");
+        let error =
+            parse("id = 'lobby'\nbroker.address = 'b'\n[screen]\nrotate = 90").expect_err("unknown key");
 
         let said = format!("{error:#}");
         assert!(said.contains("line 4") && said.contains("rotate"), "{said}");
@@ -371,7 +410,7 @@ mod tests {
             ("id = 'a'\nbroker.address = 'b'\nprefix = 'a/#'", "prefix"),
             ("id = 'a'\nbroker.address = 'b'\ncodec = 'vp8'", "vp8"),
         ] {
-            let said = format!("{:#}", Config::parse(text).expect_err(text));
+            let said = format!("{:#}", parse(text).expect_err(text));
             assert!(said.contains(word), "{said}");
         }
     }
@@ -381,8 +420,8 @@ mod tests {
         let server = "{ url = 'turn:t', credential = 'open sesame', typo = 1 }";
 
         for line in [format!("ice_servers = [{server}]"), "ice_servers = [{ credential = 4711 }]".into()] {
-            let error = Config::parse(&format!("id = 'a'\nbroker.address = 'b'\n[link]\n{line}"))
-                .expect_err("a typo");
+            let error =
+                parse(&format!("id = 'a'\nbroker.address = 'b'\n[link]\n{line}")).expect_err("a typo");
 
             let said = format!("{error:#} {error:?}");
             assert!(said.contains("line 4") && !said.contains("sesame") && !said.contains("4711"), "{said}");
@@ -393,7 +432,7 @@ mod tests {
         let server = "{ url = 'turn:t', credential = 'open sesame' }";
         let config = format!("id = 'a'\nbroker.address = 'b'\nlink.ice_servers = [{server}]");
 
-        let printed = format!("{:?}", Config::parse(&config).expect("valid"));
+        let printed = format!("{:?}", parse(&config).expect("valid"));
 
         assert!(printed.contains("turn:t") && !printed.contains("sesame"), "{printed}");
     }

@@ -237,6 +237,11 @@ impl Kiosk {
         if let Some(directory) = std::env::var_os("RUNTIME_DIRECTORY") {
             health::last_life(Path::new(&directory)).into_iter().for_each(|event| send(&kiosk.tell, event));
         }
+        if let Some(reason) = kiosk.config.problem.clone() {
+            let cause = Some(Cause { op: reason, errno: None, target: None });
+            let fault = Fault { part: Part::System, code: Code::ConfigInvalid, cause, retry_in: None };
+            send(&kiosk.tell, Event::Raised(fault));
+        }
         kiosk.start_screen()?;
         kiosk.start_codecs(jobs)?;
         Ok(kiosk)
@@ -317,6 +322,7 @@ impl Kiosk {
                 }
             }
             watchdog.pet(self.stage.turns());
+            watchdog.say(|| self.room.summary());
         }
     }
 
@@ -484,6 +490,8 @@ struct Watchdog {
     next: Duration,
     turns: u64,
     turned: Duration,
+    /// What systemd was told last; `None` without systemd.
+    told: Option<String>,
 }
 
 impl Watchdog {
@@ -496,7 +504,18 @@ impl Watchdog {
         let period = sd_notify::watchdog_enabled().map(|timeout| timeout / 3);
         // Not started by systemd: nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        Self { clock, period, next: Duration::ZERO, turns: 0, turned: Duration::ZERO }
+        let told = std::env::var_os("NOTIFY_SOCKET").map(|_| String::new());
+        Self { clock, period, next: Duration::ZERO, turns: 0, turned: Duration::ZERO, told }
+    }
+
+    /// Tells systemd, if there is one, how things are whenever that has changed: `systemctl status` shows it.
+    fn say(&mut self, status: impl FnOnce() -> String) {
+        let Some(told) = &mut self.told else { return };
+        let status = status();
+        if *told != status {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&status)]);
+            *told = status;
+        }
     }
 
     fn due(&self) -> std::time::Instant {

@@ -15,7 +15,7 @@
 //! | [`kiosk`] | CONTROL PLANE: event → [`room::Room`] → commands → carried out |
 //! | [`pipeline`] | DATA PLANE: what each thread does with a picture or a sound |
 //! | [`supervise`] | keeps a session alive; an error or a panic becomes a fault |
-//! | [`machine`], [`demo`], [`soak`], [`bench`], [`ctl`] | choose the devices; a room in one process; the same, shaken; measured; the operator's hand |
+//! | [`machine`], [`demo`], [`soak`], [`bench`], [`ctl`], [`provision`] | choose the devices; a room in one process; the same, shaken; measured; the operator's hand; the technician's |
 //! | [`geometry`], [`mailbox`], [`regression`], [`secret`], [`clock`], [`config`] | what all of them stand on |
 //!
 //! Read this page, [`kiosk`], [`room`] and [`pipeline`], in this order: then you have seen the whole.
@@ -26,7 +26,7 @@
 //!
 //! | level | who | knows |
 //! |---|---|---|
-//! | 5 | `main`, `bench`, `soak`, `demo`, `ctl`, `machine` | kiosk, config; `device` or `sim`: they choose |
+//! | 5 | `main`, `bench`, `soak`, `demo`, `ctl`, `provision`, `machine` | kiosk, config; `device` or `sim`: they choose |
 //! | 4 | `kiosk` | everyone below |
 //! | 3 | `pipeline`, `sim` | device (traits), media, mailbox, geometry, clock, room's words, supervise |
 //! | 2 | `device`, `link`, `supervise`, `config`, `clock` | device: media, geometry · link: media, room's words · the others: room |
@@ -55,6 +55,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod media;
 pub mod pipeline;
+pub mod provision;
 pub mod regression;
 pub mod room;
 pub mod secret;

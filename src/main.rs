@@ -7,7 +7,7 @@ use parlor::device::console;
 use parlor::kiosk::End;
 use parlor::machine::Simulation;
 use parlor::media::canvas::PixelLayout;
-use parlor::{bench, ctl, demo, kiosk, machine, soak};
+use parlor::{bench, ctl, demo, kiosk, machine, provision, soak};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,6 +31,22 @@ enum Task {
         /// Only reads and checks the configuration, and the files it names.
         #[arg(long)]
         check: bool,
+        /// Where `parlor provision` leaves word of settings it refused. With it, a configuration that cannot be used is
+        /// said on the screen, too, and does not end the daemon.
+        #[arg(long, value_name = "FILE")]
+        problem: Option<PathBuf>,
+    },
+    /// Takes settings over from a partition that a laptop can write to, if they can be used; the unit of images calls it.
+    Provision {
+        /// The folder with kiosk.toml and the files it names.
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Where the daemon reads them: a link that is made or replaced, beside two folders that take turns.
+        #[arg(long, value_name = "LINK")]
+        to: PathBuf,
+        /// Leaves word here of settings that cannot be used, for `parlor run` to show.
+        #[arg(long, value_name = "FILE")]
+        problem: Option<PathBuf>,
     },
     /// Shows a room of four simulated kiosks: no broker, camera or screen needed.
     Demo(demo::Options),
@@ -60,7 +76,9 @@ async fn main() -> ExitCode {
     let colour = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     let done = match Arguments::parse().command {
-        Task::Run { config, check } => run(config, check).await,
+        Task::Run { config, check: true, .. } => check(&config),
+        Task::Run { config, problem, .. } => run(&config, problem.as_deref()).await,
+        Task::Provision { from, to, problem } => provision(&from, &to, problem.as_deref()),
         Task::Demo(options) => demo::run(options, stopped()).await,
         Task::Soak(options) => soak::run(options, stopped()).await,
         Task::Bench(options) => bench::run(options, stopped()).await,
@@ -75,18 +93,45 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&path)?;
-    if check {
-        kiosk::check(&config)?;
-        println!(
-            "{}: kiosk {}, broker {}:{}",
-            path.display(),
-            config.id,
-            config.broker.host,
-            config.broker.port
-        );
-        return Ok(ExitCode::SUCCESS);
+fn check(path: &Path) -> anyhow::Result<ExitCode> {
+    let Config { id, broker, .. } = load(path)?;
+    println!("{}: kiosk {id}, broker {}:{}", path.display(), broker.host, broker.port);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration, if it and the files that it names can be used.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    let config = Config::load(path)?;
+    kiosk::check(&config)?;
+    Ok(config)
+}
+
+fn provision(from: &Path, to: &Path, problem: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let outcome = provision::provision(from, to);
+    if let Some(file) = problem {
+        match &outcome {
+            Ok(_) => drop(std::fs::remove_file(file)),
+            Err(reason) => std::fs::write(file, format!("{reason:#}\n"))
+                .with_context(|| format!("write {}", file.display()))?,
+        }
+    }
+    println!("{}: {:?}", to.display(), outcome?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(path: &Path, problem: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let config = match (load(path), problem) {
+        (Err(reason), None) => return Err(reason),
+        (Err(reason), Some(_)) => Config { problem: Some(format!("{reason:#}")), ..Config::unreadable() },
+        (Ok(config), None) => config,
+        // Two lines of a screen at most are read by anybody.
+        (Ok(config), Some(file)) => {
+            let refused = std::fs::read_to_string(file).ok();
+            Config { problem: refused.map(|text| text.trim().chars().take(300).collect()), ..config }
+        }
+    };
+    if let Some(reason) = &config.problem {
+        tracing::error!(reason, "the settings cannot be used");
     }
     let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
     let devices = machine::devices(&config, &simulation);

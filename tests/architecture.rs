@@ -34,7 +34,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
     ("soak",      &["geometry", "regression", "room", "media", "config", "link", "sim", "kiosk", "machine", "demo"]),
     ("bench",     &["geometry", "regression", "room", "media", "link", "sim", "machine", "demo", "soak"]),
-    ("main",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "bench", "ctl"]),
+    ("provision", &["config", "kiosk"]),
+    ("main",      &["provision", "geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "bench", "ctl"]),
 ];
 
 /// Those who know a device by its trait, not by its driver.

@@ -139,6 +139,23 @@ async fn a_wrong_document_leaves_the_last_good_one_standing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_cannot_be_used_are_said_on_the_screen_and_to_the_broker() {
+    let mut house = House::open().await;
+    let mut config = house.configuration("lobby");
+    config.problem = Some("kiosk.toml: line 4: unknown field `rotate`".into());
+    let lobby = house.kiosk_with(config, PixelLayout::XRGB8888).await;
+
+    let fault = house.until("lobby/fault/system", |fault| fault["code"] == "CONFIG_INVALID").await;
+    assert_eq!(fault["cause"]["op"], "kiosk.toml: line 4: unknown field `rotate`");
+    house.frames(&lobby, (0, 359), palette::ALERT).await;
+
+    // The kiosk works none the less.
+    house.desire("lobby", json!({ "room": "r", "members": ["lobby"] })).await;
+    house.until("lobby/reported", |reported| live(reported, &["lobby"])).await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upright_screen_of_sixteen_bits_shows_the_same_room() {
     let mut house = House::open().await;
     let mut config = house.configuration("lobby");

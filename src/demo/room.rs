@@ -81,6 +81,7 @@ pub fn configuration(
         authorize: config::Authorize::default(),
         room: config::Room::default(),
         codec: config::Codec::default(),
+        problem: None,
         link: config::Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() },
     }
 }

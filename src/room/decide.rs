@@ -255,6 +255,17 @@ impl Room {
         std::mem::take(&mut self.out)
     }
 
+    /// One line for who looks at the service itself: whether the broker hears it, what its screen is, what goes on.
+    pub fn summary(&self) -> String {
+        let broker = if self.online { "online" } else { "offline" };
+        let screen = match self.fault(&Part::Screen).filter(|code| code.severity() > Severity::Info) {
+            Some(_) => "no screen".to_owned(),
+            None => format!("screen {}", self.screen),
+        };
+        let room = self.joined_document().map(|document| format!("in room {}", document.room));
+        format!("{broker}; {screen}; {}", room.as_deref().unwrap_or("in no room"))
+    }
+
     /// What is wrong with this part now, if anything.
     pub fn fault(&self, part: &Part) -> Option<Code> {
         self.faults.of(part).map(|fault| fault.code)

@@ -87,6 +87,7 @@ pub enum Code {
     Overheated,
     MemoryHigh,
     WatchdogRestart,
+    ConfigInvalid,
     Internal,
 }
 
@@ -267,6 +268,11 @@ impl Code {
             Self::WatchdogRestart => {
                 (Warning, false, "The program hung and was started again. Please report it.")
             }
+            Self::ConfigInvalid => (
+                Error,
+                false,
+                "The settings cannot be used; the cause says where. The last good ones stand, if there are any.",
+            ),
             Self::Internal => (Error, true, "Something went wrong inside the program. Please report it."),
         }
     }

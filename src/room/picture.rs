@@ -20,7 +20,7 @@ impl Room {
             camera: self.wanted_camera().is_some_and(|at| self.may_work(&Part::Camera(at))),
             microphone: self.wanted_sound().microphone == Use::Open && self.may_work(&Part::Microphone),
         };
-        Picture { scene, identify, notice: self.notice().map(str::to_owned), live }
+        Picture { scene, identify, notice: self.notice(), live }
     }
 
     /// Whether nothing is known that keeps this device from working.
@@ -134,7 +134,9 @@ impl Room {
 
     fn waiting_line(&self) -> String {
         match self.stage {
-            Stage::Waiting if !self.online => "Waiting for the broker.".to_owned(),
+            Stage::Waiting if !self.online => {
+                self.unusable().unwrap_or_else(|| "Waiting for the broker.".to_owned())
+            }
             Stage::Waiting => "Waiting for a room.".to_owned(),
             Stage::NotAMember => match &self.document {
                 Some(document) => format!("Not a member of room {}.", document.room),
@@ -145,16 +147,25 @@ impl Room {
         }
     }
 
-    fn notice(&self) -> Option<&'static str> {
+    fn notice(&self) -> Option<String> {
         if self.faults.is_active(&Part::Broker, Code::BrokerTakenOver) {
-            Some(Code::BrokerTakenOver.hint())
+            Some(Code::BrokerTakenOver.hint().to_owned())
+        } else if let Some(reason) = self.unusable() {
+            Some(reason)
         } else if !self.online && self.was_online {
-            Some("No connection to the broker. It is tried again.")
+            Some("No connection to the broker. It is tried again.".to_owned())
         } else if self.clock_missing {
-            Some(Code::ClockUnsynced.hint())
+            Some(Code::ClockUnsynced.hint().to_owned())
         } else {
             None
         }
+    }
+
+    /// What is wrong with the settings.
+    fn unusable(&self) -> Option<String> {
+        let fault = self.faults.of(&Part::System).filter(|fault| fault.code == Code::ConfigInvalid)?;
+        let reason = fault.cause.as_ref().map_or("", |cause| &cause.op);
+        Some(format!("The settings cannot be used. {reason}"))
     }
 }
 

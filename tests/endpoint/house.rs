@@ -159,6 +159,7 @@ impl House {
             room: Room::default(),
             link: Link { bind: vec![([127, 0, 0, 1], 0).into()], ..Link::default() },
             codec: Codec::Software,
+            problem: None,
         }
     }
 
