@@ -74,7 +74,8 @@ fn the_unit_starts_the_binary_with_the_file_it_protects() {
 
     let start = setting(&unit, "ExecStart");
 
-    assert_eq!(start, [format!("/usr/bin/{binary} run --config /etc/parlor/kiosk.toml")]);
+    let problem = "--problem /run/parlor-provision/problem";
+    assert_eq!(start, [format!("/usr/bin/{binary} run --config /etc/parlor/kiosk.toml {problem}")]);
     assert!(read("systemd/parlor.tmpfiles").contains("\nd /etc/parlor 0750 root parlor"));
 }
 
