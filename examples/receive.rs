@@ -25,7 +25,8 @@ use tokio::sync::mpsc;
 const SCREEN: Size = Size::new(1920, 1080);
 const CAMERA: Size = Size::new(640, 480);
 
-#[tokio::main]
+/// With one worker, as the daemon has it.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<u16> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let &[port, count] = &arguments[..] else { anyhow::bail!("want PORT and COUNT") };
