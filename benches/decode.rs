@@ -189,7 +189,7 @@ fn picture(size: Size, number: u32) -> Frame {
             } else {
                 (x * 0.05).sin() + (y * 0.07 + x * 0.02).sin() + 0.5 * (x * 0.4 + y * 0.3).sin()
             };
-            let edge = if !inside && ((x + 1000.0) / 40.0) as u32 % 3 == 0 { 0.8 } else { 0.0 };
+            let edge = if !inside && (((x + 1000.0) / 40.0) as u32).is_multiple_of(3) { 0.8 } else { 0.0 };
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let amplitude = if plane == 0 { 30.0 } else { 15.0 };
             *sample = (115.0 + (wave + edge) * amplitude + f64::from(seed >> 30)) as u8;
