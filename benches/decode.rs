@@ -67,7 +67,6 @@ fn decoding(name: &str, stream: &[Packet], rounds: usize) -> f64 {
     let mut decoder = Software.decoder().expect("a decoder");
     let mut pool = FramePool::default();
     let mut bare = openh264::decoder::Decoder::new().expect("a decoder");
-    #[cfg_attr(not(feature = "bench-peers"), expect(unused_mut, reason = "peers are added"))]
     let mut contenders = vec![
         Contender {
             name: "ours",
@@ -101,7 +100,6 @@ fn converting(fourcc: [u8; 4], frame: &Frame, rounds: usize) {
     const REPEATS: usize = 20;
     let (size, data) = (frame.size(), as_camera(fourcc, frame));
     let (mut own, mut copy) = (Frame::new(size), vec![0; data.len()]);
-    #[cfg_attr(not(feature = "bench-peers"), expect(unused_mut, reason = "peers are added"))]
     let mut contenders = vec![
         Contender {
             name: "ours",
