@@ -37,14 +37,16 @@ figures: rust ## The figures of the README, measured on this machine in about th
 	cargo run --locked --example sound
 	cargo test --locked --test sound -- --nocapture
 
-bench: rust ## What composing a screen costs beside mere memory, and what a kiosk costs that receives three streams
+bench: rust ## What composing a screen and decoding cost beside the mere work, and a kiosk that receives three streams
 	@board/install-packages build
 	cargo bench --locked --bench compose
+	cargo bench --locked --bench decode
 	cargo run --locked --release -- bench $(ARGS)
 
-bench-peers: rust ## Composing beside libyuv and libswscale
+bench-peers: rust ## Composing, decoding and converting beside libyuv, libswscale and libavcodec
 	@board/install-packages build bench
 	cargo bench --locked --features bench-peers --bench compose
+	cargo bench --locked --features bench-peers --bench decode
 
 faults: rust ## Makes every fault that can be made here, and prints what became of it
 	@board/install-packages build test

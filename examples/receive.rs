@@ -25,7 +25,8 @@ use tokio::sync::mpsc;
 const SCREEN: Size = Size::new(1920, 1080);
 const CAMERA: Size = Size::new(640, 480);
 
-#[tokio::main]
+/// With one worker, as the daemon has it.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<u16> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let &[port, count] = &arguments[..] else { anyhow::bail!("want PORT and COUNT") };
@@ -44,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
     let (decoders, jobs) = Decoders::new(cores.min(4), clock);
     for jobs in jobs {
         let stop = stop.clone();
-        std::thread::spawn(move || decode(&jobs, clock, &stop));
+        thread("decode", move || decode(&jobs, clock, &stop));
     }
     let receivers = (0..count).zip(&videos[1..]).map(|(index, video)| {
         let sink = decoders.sink(video, |trouble| eprintln!("decode: {trouble:?}"));
@@ -89,9 +90,14 @@ fn grid(members: &[MemberId]) -> Picture {
     }
 }
 
+/// Named, so that it can be seen what each costs.
+fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) {
+    std::thread::Builder::new().name(name.into()).spawn(work).expect("a few threads can be started");
+}
+
 fn start_screen(clock: Clock, stop: Stop, stage: Arc<Stage>, port: u16) {
     let glass = screen::Glass::new(SCREEN, PixelLayout::XRGB8888, Rotation::None);
-    std::thread::spawn(move || {
+    thread("screen", move || {
         let mut screen = screen::Screen::open(glass);
         eprintln!("{:?}", screen.mode());
         let mut glasswork = Glasswork { fonts: Fonts::built_in(), rotation: Rotation::None, clock };
@@ -106,7 +112,7 @@ fn start_screen(clock: Clock, stop: Stop, stage: Arc<Stage>, port: u16) {
 }
 
 fn start_camera(clock: Clock, stop: Stop, own: Arc<Video>) {
-    std::thread::spawn(move || {
+    thread("camera", move || {
         let opened = camera::Camera::open("receive", CAMERA, 30, 90, camera::Cable::default());
         let mut camera = opened.expect("its cable is plugged in");
         capture(&mut camera, Rotation::None, clock, (&own, &Inbox::default()), &|| {}, &stop)
