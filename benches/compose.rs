@@ -2,7 +2,8 @@
 //!
 //! Everyone draws the same tiles in turn, round by round, on one thread; times are that thread's CPU time, medians of
 //! the rounds, and ratios are taken within a round. PSNR is of the first tile against exact bilinear sampling in f64.
-//! Peers need the feature `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 9.
+//! Peers need the feature `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 9, and `ONLY`
+//! takes the rows alone whose name it is in.
 #![allow(unsafe_code)]
 
 use parlor::geometry::{Cut, Fit, ONE_PIXEL, Orientation, Rect, Rotation, Size, place};
@@ -43,6 +44,7 @@ struct Painter<'a> {
 
 fn main() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
+    let only = std::env::var("ONLY").unwrap_or_default();
     println!(
         "| picture / tiles / fit / pixels | ns per pixel | fast / best peer | high / best peer | fast / limit | PSNR dB |"
     );
@@ -51,11 +53,17 @@ fn main() {
     for layout in [PixelLayout::XRGB8888, PixelLayout::RGB565] {
         for (size, fits) in [(Size::new(640, 480), &FITS[..]), (Size::new(1280, 720), &FITS[..1])] {
             for side in 1..=4 {
-                rows.extend(fits.iter().map(|&fit| measure(&grid(size, side, fit, layout), rounds)));
+                let works = fits.iter().map(|&fit| grid(size, side, fit, layout));
+                rows.extend(
+                    works.filter(|work| work.name.contains(&only)).map(|work| measure(&work, rounds)),
+                );
             }
         }
     }
     verdict(&rows);
+    if !only.is_empty() {
+        return;
+    }
     println!(
         "\nOther sizes and turned screens: cost of a pixel beside that of the neighbour in the line above each group.\n"
     );
@@ -175,6 +183,8 @@ fn times(work: &Work, painters: &mut [Painter], rounds: usize) -> Vec<Vec<f64>> 
     for _ in 0..rounds {
         let mut one = Vec::new();
         for painter in painters.iter_mut() {
+            // Once in vain, so that the caches are as it leaves them itself.
+            (painter.paint)(work, &mut shared);
             let begin = cpu_nanoseconds();
             for _ in 0..repeats {
                 (painter.paint)(work, &mut shared);

@@ -7,7 +7,7 @@
 
 use super::canvas::{Canvas, PixelLayout, Rgb};
 use super::frame::Frame;
-use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Tap, Taps};
+use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Store, Tap, Taps};
 use crate::geometry::{Fit, ONE_PIXEL, Orientation, Rect, Rotation, Size, place};
 use std::ops::Range;
 use std::sync::Arc;
@@ -149,10 +149,11 @@ impl Compositor {
                     self.rows(&job, row + 1, [second]);
                 }
                 (Some(first), None) => self.rows(&job, row, [first]),
-                (None, _) => return,
+                (None, _) => break,
             }
             row += 2;
         }
+        self.kernel.finish();
     }
 
     fn plan(&mut self, along: Axis, across: Axis) -> Arc<Plan> {
@@ -165,9 +166,7 @@ impl Compositor {
                     self.plans.pop();
                 }
                 let (columns, rows) = match self.quality {
-                    // A pixel without a neighbour would be alone.
-                    Quality::Fast if along.shown.is_multiple_of(2) => (along.shared_taps(), across.pairs()),
-                    Quality::Fast => (along.taps(2), across.pairs()),
+                    Quality::Fast => (along.shared_taps(), across.pairs()),
                     Quality::High => (along.taps(2), across.singles(2).collect()),
                 };
                 let (along, across) = ([along.taps(1), columns], [across.singles(1).collect(), rows]);
@@ -200,13 +199,16 @@ impl Compositor {
             (job.line(u_plane, chroma, between, u_strip, u), job.line(v_plane, chroma, between, v_strip, v));
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
-            Some(pixels) => job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out),
+            Some(pixels) => {
+                job.kernel.write((luma, chroma), job.coefficients, (pixels, Store::Streamed), lines, out);
+            }
             None => {
                 let wide = 4 * luma.count();
                 row.resize(ROWS * wide, 0);
                 let mut rows = row.chunks_exact_mut(wide);
                 let rows: [&mut [u8]; ROWS] = std::array::from_fn(|_| rows.next().expect("as many as rows"));
-                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows);
+                let pixels = (Pixels::Xrgb8888, Store::Cached);
+                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, rows);
                 for (row, out) in row.chunks_exact(wide).zip(out) {
                     pack(row, job.layout, out);
                 }
@@ -359,7 +361,8 @@ impl Axis {
     }
 
     fn shared_taps(&self) -> Taps {
-        Taps::shared(self.pairs(), (self.samples / 2) as usize)
+        let both = self.pairs().into_iter().flat_map(|tap| [tap; 2]);
+        Taps::new(both.take(self.shown as usize).collect(), (self.samples / 2) as usize)
     }
 
     fn taps(&self, shrink: u32) -> Taps {

@@ -17,17 +17,13 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
 }
 
 pub fn write<const ROWS: usize>(
-    Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
+    Job { luma, chroma, coefficients, lines, .. }: Job<'_, ROWS>,
     pixels: Pixels,
     mut out: [&mut [u8]; ROWS],
 ) {
-    let shared = chroma.count() < luma.count();
-    let runs = luma.as_slice().chunks(RUN).zip(chroma.as_slice().chunks(if shared { RUN / 2 } else { RUN }));
+    let runs = luma.as_slice().chunks(RUN).zip(chroma.as_slice().chunks(RUN));
     for (index, (luma, chroma)) in runs.enumerate() {
-        let (mut u, mut v) = (sample(lines.u, chroma), sample(lines.v, chroma));
-        if shared {
-            [u, v] = [u, v].map(|samples| std::array::from_fn(|pixel| samples[pixel / 2]));
-        }
+        let (u, v) = (sample(lines.u, chroma), sample(lines.v, chroma));
         for (line, out) in lines.y.iter().zip(&mut out) {
             let y = sample(line, luma);
             let start = index * RUN * pixels.bytes();
@@ -52,14 +48,14 @@ pub fn write<const ROWS: usize>(
     }
 }
 
-/// Each tap's sample less 128, in 1/128.
+/// Each tap's sample in 1/128.
 fn sample(line: &[u8], taps: &[Tap]) -> [i16; RUN] {
     let mut samples = [0; RUN];
     for (sample, tap) in samples.iter_mut().zip(taps) {
         let index = tap.index as usize;
         // A line of one sample has no second one.
         let pair = [line[index], line.get(index + 1).copied().unwrap_or(line[index])];
-        let [a, b] = pair.map(|sample| i16::from(sample).wrapping_sub(128));
+        let [a, b] = pair.map(i16::from);
         let w = i16::from(tap.weight);
         *sample = a.wrapping_mul(i16::from(FULL) - w).wrapping_add(b.wrapping_mul(w));
     }
@@ -67,17 +63,18 @@ fn sample(line: &[u8], taps: &[Tap]) -> [i16; RUN] {
 }
 
 impl Coefficients {
-    /// The 8-bit channels of a pixel, from samples less 128 in 1/128.
+    /// The 8-bit channels of a pixel, from samples in 1/128.
     #[inline(always)]
     fn rgb(&self, y: i16, u: i16, v: i16) -> [u32; 3] {
-        // Nothing here overflows: no sum is above 21,000.
-        let luma = product(y, self.luma).wrapping_add(self.middle);
+        // Nothing here overflows: no sum is above 27,000.
+        let luma = product(y, self.luma);
         let green = product(u, self.green_u).wrapping_add(product(v, self.green_v));
-        let byte = |value: i16| (value >> 5).clamp(0, 255) as u32;
+        let [red_offset, green_offset, blue_offset] = self.offsets;
+        let byte = |value: i16| (luma.wrapping_add(value) >> 5).clamp(0, 255) as u32;
         [
-            byte(luma.wrapping_add(product(v, self.red_v))),
-            byte(luma.wrapping_sub(green)),
-            byte(luma.wrapping_add(product(u, self.blue_u))),
+            byte(product(v, self.red_v).wrapping_add(red_offset)),
+            byte(green_offset.wrapping_sub(green)),
+            byte(product(u, self.blue_u).wrapping_add(blue_offset)),
         ]
     }
 }
