@@ -36,6 +36,36 @@ pub fn finish(_: Proof) {
     unsafe { _mm_sfence() };
 }
 
+/// A square of sixteen by sixteen samples, rows of `from` as rows of `to`, `stride` and `to_stride` apart.
+///
+/// # Panics
+/// If one of them is shorter than that.
+pub fn transpose(from: &[u8], stride: usize, to: &mut [u8], to_stride: usize) {
+    assert!(from.len() >= 15 * stride + 16 && to.len() >= 15 * to_stride + 16);
+    // SAFETY: the processor has SSE2, as all of x86-64, and each vector is read from and written to 16 bytes, the last
+    // of which lie within what was just seen to be there.
+    unsafe {
+        let square = std::array::from_fn(|row| _mm_loadu_si128(from.as_ptr().add(row * stride).cast()));
+        let square = interleaved(interleaved(interleaved(interleaved(square))));
+        for (row, vector) in square.into_iter().enumerate() {
+            _mm_storeu_si128(to.as_mut_ptr().add(row * to_stride).cast(), vector);
+        }
+    }
+}
+
+/// Rows that are eight apart interleaved: the digits of each sample's place move on by one, and after four times row and
+/// column have changed sides.
+#[inline(always)]
+fn interleaved(square: [__m128i; 16]) -> [__m128i; 16] {
+    let mut out = square;
+    for row in 0..8 {
+        let (a, b) = (square[row], square[row + 8]);
+        // SAFETY: the processor has SSE2, as all of x86-64.
+        [out[2 * row], out[2 * row + 1]] = unsafe { [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)] };
+    }
+    out
+}
+
 /// As [`super::Kernel::write`], whose checks were made.
 pub fn write<const ROWS: usize>(_: Proof, job: Job<'_, ROWS>, pixels: Pixels, out: [&mut [u8]; ROWS]) {
     // SAFETY: the proof says that the processor has AVX2. `Kernel::write` has seen that lines are as long as their taps reach, rows as
@@ -165,12 +195,12 @@ unsafe fn put<const BYTES: usize>([red, green, blue]: [__m256i; 3], to: *mut u8,
         let red_none = _mm256_unpackhi_epi8(blue_red, green_none);
         let (low, high) =
             (_mm256_unpacklo_epi16(blue_green, red_none), _mm256_unpackhi_epi16(blue_green, red_none));
-        let first = [low, high].map(|each| _mm256_castsi256_si128(each));
-        let second = [low, high].map(|each| _mm256_extracti128_si256::<1>(each));
+        let [first, second] = [low, high].map(|each| _mm256_castsi256_si128(each));
+        let [third, fourth] = [low, high].map(|each| _mm256_extracti128_si256::<1>(each));
         let to = to.cast::<__m128i>();
         // Only whole vectors of memory can be streamed.
         let streamed = store == Store::Streamed && to.is_aligned();
-        for (index, vector) in first.into_iter().chain(second).enumerate() {
+        for (index, vector) in [first, second, third, fourth].into_iter().enumerate() {
             // SAFETY: 64 bytes are ours; whoever has rows streamed ends that with `finish`.
             unsafe {
                 match streamed {

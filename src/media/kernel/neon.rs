@@ -28,6 +28,36 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
     super::portable::blend(near_rest, far_rest, weight, out_rest);
 }
 
+/// A square of sixteen by sixteen samples, rows of `from` as rows of `to`, `stride` and `to_stride` apart.
+///
+/// # Panics
+/// If one of them is shorter than that.
+pub fn transpose(from: &[u8], stride: usize, to: &mut [u8], to_stride: usize) {
+    assert!(from.len() >= 15 * stride + 16 && to.len() >= 15 * to_stride + 16);
+    // SAFETY: the processor has NEON, and each vector is read from and written to 16 bytes, the last
+    // of which lie within what was just seen to be there.
+    unsafe {
+        let square = std::array::from_fn(|row| vld1q_u8(from.as_ptr().add(row * stride)));
+        let square = interleaved(interleaved(interleaved(interleaved(square))));
+        for (row, vector) in square.into_iter().enumerate() {
+            vst1q_u8(to.as_mut_ptr().add(row * to_stride), vector);
+        }
+    }
+}
+
+/// Rows that are eight apart interleaved: the digits of each sample's place move on by one, and after four times row and
+/// column have changed sides.
+#[inline(always)]
+fn interleaved(square: [uint8x16_t; 16]) -> [uint8x16_t; 16] {
+    let mut out = square;
+    for row in 0..8 {
+        let (a, b) = (square[row], square[row + 8]);
+        // SAFETY: the processor has NEON.
+        [out[2 * row], out[2 * row + 1]] = unsafe { [vzip1q_u8(a, b), vzip2q_u8(a, b)] };
+    }
+    out
+}
+
 /// As [`super::Kernel::write`], whose checks were made.
 pub fn write<const ROWS: usize>(job: Job<'_, ROWS>, pixels: Pixels, out: [&mut [u8]; ROWS]) {
     // SAFETY: `Kernel::write` has seen that lines are as long as their taps reach, rows as

@@ -85,43 +85,11 @@ fn product(sample: i16, coefficient: i16) -> i16 {
     (i32::from(sample).wrapping_mul(i32::from(coefficient)).wrapping_add(1 << 14) >> 15) as i16
 }
 
-pub fn transpose(plane: &[u8], stride: usize, first: usize, lines: usize, out: &mut [u8]) {
-    let rows = out.len() / lines.max(1);
-    let mut row = 0;
-    while row < rows {
-        let tall = if row + 8 <= rows { 8 } else { 1 };
-        let mut line = 0;
-        while line < lines {
-            let wide = if line + 8 <= lines && tall == 8 { 8 } else { 1 };
-            let from = |y: usize| &plane[(row + y) * stride + first + line..];
-            if wide == 8 {
-                let square = std::array::from_fn(|y| {
-                    u64::from_le_bytes(*from(y).first_chunk().expect("eight columns are left"))
-                });
-                for (x, column) in turned(square).into_iter().enumerate() {
-                    out[(line + x) * rows + row..][..8].copy_from_slice(&column.to_le_bytes());
-                }
-            } else {
-                for y in 0..tall {
-                    out[line * rows + row + y] = from(y)[0];
-                }
-            }
-            line += wide;
-        }
-        row += tall;
-    }
-}
-
-/// Eight rows of eight bytes as eight columns: quarters change places, then quarters of those, then of those.
-#[inline(always)]
-fn turned(mut rows: [u64; 8]) -> [u64; 8] {
-    for (apart, mask) in [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff)]
-    {
-        for upper in (0..8).filter(|row| row & apart == 0) {
-            let (a, b) = (rows[upper], rows[upper + apart]);
-            rows[upper] = a & mask | (b & mask) << (8 * apart);
-            rows[upper + apart] = a >> (8 * apart) & mask | b & !mask;
+/// `plane` begins with the first sample of the first row, of `rows`; lines are as many as fill `out`.
+pub fn transpose(plane: &[u8], stride: usize, rows: usize, out: &mut [u8]) {
+    for (column, line) in out.chunks_exact_mut(rows).enumerate() {
+        for (sample, row) in line.iter_mut().zip(plane.chunks(stride)) {
+            *sample = row[column];
         }
     }
-    rows
 }
