@@ -303,8 +303,8 @@ impl<'a> Job<'a> {
 }
 
 impl Strip {
-    /// Half a cache line, and so few that they stay in the first cache.
-    const COLUMNS: usize = 32;
+    /// A cache line.
+    const COLUMNS: usize = 64;
 
     fn fill(&mut self, kernel: Kernel, plane: Plane<'_>, rows: Range<usize>, first: usize) {
         let columns = Self::COLUMNS.min(plane.width - first);
