@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn wide_yuyv_and_nv12_are_what_their_samples_say() {
         let (width, height) = (70, 6);
-        let byte = |index: usize| (index * 37 ^ index >> 3) as u8;
+        let byte = |index: usize| ((index * 37) ^ (index >> 3)) as u8;
         let data: Vec<u8> = (0..2 * width * height).map(byte).collect();
         let size = Size::new(width as u32, height as u32);
         let (mut yuyv, mut nv12) = (Frame::new(size), Frame::new(size));
