@@ -31,6 +31,9 @@ enum Task {
         /// Only reads and checks the configuration, and the files it names.
         #[arg(long)]
         check: bool,
+        /// What `parlor bench --sweep` measured of this board; it need not be there.
+        #[arg(long, value_name = "FILE", default_value = bench::budget::FILE)]
+        budget: PathBuf,
     },
     /// Shows a room of four simulated kiosks: no broker, camera or screen needed.
     Demo(demo::Options),
@@ -60,7 +63,7 @@ async fn main() -> ExitCode {
     let colour = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     let done = match Arguments::parse().command {
-        Task::Run { config, check } => run(config, check).await,
+        Task::Run { config, check, budget } => run(&config, check, &budget).await,
         Task::Demo(options) => demo::run(options, stopped()).await,
         Task::Soak(options) => soak::run(options, stopped()).await,
         Task::Bench(options) => bench::run(options, stopped()).await,
@@ -75,8 +78,8 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&path)?;
+async fn run(path: &Path, check: bool, budget: &Path) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(path)?;
     if check {
         kiosk::check(&config)?;
         println!(
@@ -88,6 +91,7 @@ async fn run(path: PathBuf, check: bool) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    config.room.capacity = bench::budget::read(budget);
     let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
     let devices = machine::devices(&config, &simulation);
     // Dropped after the kiosk has ended, by a panic as well.
