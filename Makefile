@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures bench bench-peers faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
+.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 FUZZ_SECONDS ?= 60
 
 help: ## Prints this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: rust ## A room of four kiosks on this machine, shown on a web page; ARGS="--seconds 15" goes to it
 	@board/install-packages build
@@ -47,6 +47,11 @@ bench-peers: rust ## Composing, decoding and converting beside libyuv, libswscal
 	@board/install-packages build bench
 	cargo bench --locked --features bench-peers --bench compose
 	cargo bench --locked --features bench-peers --bench decode
+
+bench-room-peers: rust ## A whole receiver beside Chromium and GStreamer, in about four minutes; ARGS="--mesh" goes to it
+	@board/install-packages build room
+	cargo build --locked --release --example receive
+	benches/room_peers/run --parlor target/release/examples/receive $(ARGS)
 
 faults: rust ## Makes every fault that can be made here, and prints what became of it
 	@board/install-packages build test

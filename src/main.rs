@@ -35,6 +35,9 @@ enum Task {
         /// said on the screen, too, and does not end the daemon.
         #[arg(long, value_name = "FILE")]
         problem: Option<PathBuf>,
+        /// What `parlor bench --sweep` measured of this board; it need not be there.
+        #[arg(long, value_name = "FILE", default_value = bench::budget::FILE)]
+        budget: PathBuf,
     },
     /// Takes settings over from a partition that a laptop can write to, if they can be used; the unit of images calls it.
     Provision {
@@ -94,7 +97,7 @@ async fn work(task: Task) -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     let done = match task {
         Task::Run { config, check: true, .. } => check(&config),
-        Task::Run { config, problem, .. } => run(&config, problem.as_deref()).await,
+        Task::Run { config, problem, budget, .. } => run(&config, problem.as_deref(), &budget).await,
         Task::Provision { from, to, problem } => provision(&from, &to, problem.as_deref()),
         Task::Demo(options) => demo::run(options, stopped()).await,
         Task::Soak(options) => soak::run(options, stopped()).await,
@@ -136,8 +139,8 @@ fn provision(from: &Path, to: &Path, problem: Option<&Path>) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(path: &Path, problem: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let config = match (load(path), problem) {
+async fn run(path: &Path, problem: Option<&Path>, budget: &Path) -> anyhow::Result<ExitCode> {
+    let mut config = match (load(path), problem) {
         (Err(reason), None) => return Err(reason),
         (Err(reason), Some(_)) => Config { problem: Some(format!("{reason:#}")), ..Config::unreadable() },
         (Ok(config), None) => config,
@@ -150,6 +153,7 @@ async fn run(path: &Path, problem: Option<&Path>) -> anyhow::Result<ExitCode> {
     if let Some(reason) = &config.problem {
         tracing::error!(reason, "the settings cannot be used");
     }
+    config.room.capacity = bench::budget::read(budget);
     let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
     let devices = machine::devices(&config, &simulation);
     // Dropped after the kiosk has ended, by a panic as well.

@@ -87,6 +87,8 @@ fn the_unit_is_watched_and_comes_back_for_ever() {
     assert_eq!(setting(&unit, "WatchdogSec"), ["30"]);
     assert_eq!(setting(&unit, "Restart"), ["always"]);
     assert_eq!(setting(&unit, "StartLimitIntervalSec"), ["0"]);
+    // Where the daemon looks for the budget by itself.
+    assert_eq!(setting(&unit, "StateDirectory"), ["parlor"]);
     // Word of a hang outlives the restart.
     assert_eq!(setting(&unit, "RuntimeDirectory"), ["parlor"]);
     assert_eq!(setting(&unit, "RuntimeDirectoryPreserve"), ["restart"]);
