@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
+.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 flash cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -65,6 +65,9 @@ aarch64: ## The release binary for 64-bit ARM boards, and the library's tests on
 	@board/install-packages build arm
 	@echo "Building Parlor for 64-bit ARM twice, the binary and its tests. The first time that takes a good quarter of an hour:"
 	board/aarch64/build test
+
+flash: ## Writes an image to a disk and reads it back: IMAGE=disk.img.zst DISK=/dev/sdX; refuses a disk in use
+	@board/flash "$(IMAGE)" "$(DISK)"
 
 cross-check: rust ## What `cross` makes of its configuration, without network, rustup or a container engine; needs cross
 	board/cross/check
