@@ -16,7 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// An ARM Linux board with cameras and a screen as an endpoint of a video room.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_long_help = "/etc/parlor/kiosk.toml has every key with its comment; parlor.service runs the kiosk. \
+                       What MQTT carries and what each error code means is in /usr/share/doc/parlor."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,
