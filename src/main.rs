@@ -1,7 +1,8 @@
 //! Arguments, log, configuration; then the kiosk, the demo, the soak, or the operator's hand.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use parlor::config::{Config, SIMULATED};
 use parlor::device::console;
 use parlor::kiosk::End;
@@ -15,7 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// An ARM Linux board with cameras and a screen as an endpoint of a video room.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_long_help = "/etc/parlor/kiosk.toml has every key with its comment; parlor.service runs the kiosk. \
+                       What MQTT carries and what each error code means is in /usr/share/doc/parlor."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,
@@ -70,6 +75,12 @@ enum Task {
     Ctl(Box<ctl::Args>),
     /// Gives the text console back after a crash; the systemd unit calls it.
     RestoreConsole,
+    /// Writes the man pages and the shells' completions; packages call it.
+    #[command(hide = true)]
+    Manual {
+        /// Where to; made if it is not there.
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +117,7 @@ async fn work(task: Task) -> ExitCode {
         Task::Broker { port } => soak::serve(port),
         Task::Ctl(args) => ctl::run(*args).await.map(|()| ExitCode::SUCCESS),
         Task::RestoreConsole => restore_console(),
+        Task::Manual { folder } => manual(&folder).with_context(|| format!("write to {}", folder.display())),
     };
     done.unwrap_or_else(|error| {
         eprintln!("parlor: {error:#}");
@@ -176,6 +188,18 @@ fn restore_console() -> anyhow::Result<ExitCode> {
         kiosk::health::leave_word(&result, Path::new(&directory)).context("leave word of a hang")?;
     }
     restored?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A subcommand and no build script: that would compile clap for the host as well, and a board's package takes these
+/// files from the host's binary. They are the same for every processor.
+fn manual(folder: &Path) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(folder)?;
+    let program = Arguments::command();
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut program.clone(), "parlor", folder)?;
+    }
+    clap_mangen::generate_to(program, folder)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -106,8 +106,8 @@ struct Place(PathBuf);
 impl Place {
     fn new(name: &str) -> Self {
         let folder = env::temp_dir().join(format!("parlor-flash-{name}-{}", process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder.canonicalize().unwrap())
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder.canonicalize().expect("it is there"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -118,7 +118,7 @@ impl Place {
     fn image(&self) -> PathBuf {
         let bytes: Vec<u8> =
             (0..9_000_001_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        fs::write(self.path("image"), bytes).unwrap();
+        fs::write(self.path("image"), bytes).expect("written");
         self.path("image")
     }
 }
@@ -136,10 +136,10 @@ fn flash(arguments: &[&Path], typed: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("board/flash starts");
     // A refusal does not read it.
-    let _ = child.stdin.take().unwrap().write_all(typed.as_bytes());
-    child.wait_with_output().unwrap()
+    let _ = child.stdin.take().expect("a pipe").write_all(typed.as_bytes());
+    child.wait_with_output().expect("it ends")
 }
 
 fn text(output: &Output) -> String {
