@@ -1,17 +1,18 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures bench bench-peers faults soak aarch64 cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz
+.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
+CARGO_DEB := 3.8.0
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 # How long `make fuzz` looks at each target.
 FUZZ_SECONDS ?= 60
 
 help: ## Prints this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: rust ## A room of four kiosks on this machine, shown on a web page; ARGS="--seconds 15" goes to it
 	@board/install-packages build
@@ -37,14 +38,21 @@ figures: rust ## The figures of the README, measured on this machine in about th
 	cargo run --locked --example sound
 	cargo test --locked --test sound -- --nocapture
 
-bench: rust ## What composing a screen costs beside mere memory, and what a kiosk costs that receives three streams
+bench: rust ## What composing a screen and decoding cost beside the mere work, and a kiosk that receives three streams
 	@board/install-packages build
 	cargo bench --locked --bench compose
+	cargo bench --locked --bench decode
 	cargo run --locked --release -- bench $(ARGS)
 
-bench-peers: rust ## Composing beside libyuv and libswscale
+bench-peers: rust ## Composing, decoding and converting beside libyuv, libswscale and libavcodec
 	@board/install-packages build bench
 	cargo bench --locked --features bench-peers --bench compose
+	cargo bench --locked --features bench-peers --bench decode
+
+bench-room-peers: rust ## A whole receiver beside Chromium and GStreamer, in about four minutes; ARGS="--mesh" goes to it
+	@board/install-packages build room
+	cargo build --locked --release --example receive
+	benches/room_peers/run --parlor target/release/examples/receive $(ARGS)
 
 faults: rust ## Makes every fault that can be made here, and prints what became of it
 	@board/install-packages build test
@@ -58,6 +66,19 @@ aarch64: ## The release binary for 64-bit ARM boards, and the library's tests on
 	@board/install-packages build arm
 	@echo "Building Parlor for 64-bit ARM twice, the binary and its tests. The first time that takes a good quarter of an hour:"
 	board/aarch64/build test
+
+flash: ## Writes an image to a disk and reads it back: IMAGE=disk.img.zst DISK=/dev/sdX; refuses a disk in use
+	@board/flash "$(IMAGE)" "$(DISK)"
+
+deb: cargo-deb ## The Debian packages for amd64 and arm64 in target/debian, looked at by lintian; ARCH=amd64 makes that one
+	@board/install-packages build deb
+	@[ "$(ARCH)" = amd64 ] || [ "$$(dpkg --print-architecture)" != amd64 ] || board/install-packages arm
+	@echo "Building Parlor for each processor as it is shipped (about a quarter of an hour each the first time), then the packages:"
+	board/debian/build $(ARCH)
+
+test-deb: ## Installs this machine's package on clean Debians 12 and 13 under systemd, upgrades and removes it; needs root
+	@board/install-packages clean
+	board/debian/test $(SUITES)
 
 cross-check: rust ## What `cross` makes of its configuration, without network, rustup or a container engine; needs cross
 	board/cross/check
@@ -82,6 +103,11 @@ fuzz: cargo-fuzz ## Hostile bytes for all that reads what others wrote, a minute
 cargo-deny: rust
 	@cargo deny --version 2>/dev/null | grep -qx "cargo-deny $(CARGO_DENY)" || \
 		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root target/tools --version "=$(CARGO_DENY)" cargo-deny
+
+# Without the default features: their libraries compress, which xz does as well.
+cargo-deb: rust
+	@cargo deb --version 2>/dev/null | grep -qx "cargo-deb $(CARGO_DEB)" || \
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --no-default-features --root target/tools --version "=$(CARGO_DEB)" cargo-deb
 
 cargo-fuzz: rust
 	@cargo fuzz --version 2>/dev/null | grep -qx "cargo-fuzz $(CARGO_FUZZ)" || \

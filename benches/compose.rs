@@ -2,7 +2,9 @@
 //!
 //! Everyone draws the same tiles in turn, round by round, on one thread; times are that thread's CPU time, medians of
 //! the rounds, and ratios are taken within a round. PSNR is of the first tile against exact bilinear sampling in f64.
-//! Peers need the feature `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 9.
+//! Peers need the feature `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 9, and `ONLY`
+//! takes the rows alone whose name it is in. `PAINTER` has one painter of those paint its first tile, `TIMES` times, for
+//! whoever counts what the processor does.
 #![allow(unsafe_code)]
 
 use parlor::geometry::{Cut, Fit, ONE_PIXEL, Rect, Rotation, Size, place};
@@ -43,19 +45,21 @@ struct Painter<'a> {
 
 fn main() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    if let Ok(painter) = std::env::var("PAINTER") {
+        let times = std::env::var("TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        return paint_only(works().filter(|work| work.name.contains(&only)), &painter, times);
+    }
     println!(
         "| picture / tiles / fit / pixels | ns per pixel | fast / best peer | high / best peer | fast / limit | PSNR dB |"
     );
     println!("| --- | --- | --- | --- | --- | --- |");
-    let mut rows = Vec::new();
-    for layout in [PixelLayout::XRGB8888, PixelLayout::RGB565] {
-        for (size, fits) in [(Size::new(640, 480), &FITS[..]), (Size::new(1280, 720), &FITS[..1])] {
-            for side in 1..=4 {
-                rows.extend(fits.iter().map(|&fit| measure(&grid(size, side, fit, layout), rounds)));
-            }
-        }
-    }
+    let rows: Vec<Row> =
+        works().filter(|work| work.name.contains(&only)).map(|work| measure(&work, rounds)).collect();
     verdict(&rows);
+    if !only.is_empty() {
+        return;
+    }
     println!(
         "\nOther sizes and turned screens: cost of a pixel beside that of the neighbour in the line above each group.\n"
     );
@@ -76,6 +80,32 @@ fn main() {
 }
 
 const FITS: [Fit; 3] = [Fit::Fill, Fit::Contain, Fit::Cover];
+
+/// The rows of the first table.
+fn works() -> impl Iterator<Item = Work> {
+    let layouts = [PixelLayout::XRGB8888, PixelLayout::RGB565].into_iter();
+    let pictures = [(Size::new(640, 480), &FITS[..]), (Size::new(1280, 720), &FITS[..1])];
+    layouts.flat_map(move |layout| {
+        pictures.into_iter().flat_map(move |(size, fits)| {
+            (1..=4).flat_map(move |side| fits.iter().map(move |&fit| grid(size, side, fit, layout)))
+        })
+    })
+}
+
+/// Has one painter paint the first tile of each of the works, and says how many pixels that is.
+fn paint_only(works: impl Iterator<Item = Work>, name: &str, times: u32) {
+    for mut work in works {
+        work.tiles.truncate(1);
+        work.cells.truncate(1);
+        work.frames.truncate(1);
+        for painter in painters(&work).iter_mut().filter(|painter| painter.name == name) {
+            for _ in 0..times {
+                (painter.paint)(&work, &mut painter.screen);
+            }
+            println!("{} {}", work.tiles[0].size().area(), work.name);
+        }
+    }
+}
 
 /// A screen of `side` by `side` tiles.
 fn grid(picture: Size, side: u32, fit: Fit, layout: PixelLayout) -> Work {
@@ -175,6 +205,8 @@ fn times(work: &Work, painters: &mut [Painter], rounds: usize) -> Vec<Vec<f64>> 
     for _ in 0..rounds {
         let mut one = Vec::new();
         for painter in painters.iter_mut() {
+            // Once in vain, so that the caches are as it leaves them itself.
+            (painter.paint)(work, &mut shared);
             let begin = cpu_nanoseconds();
             for _ in 0..repeats {
                 (painter.paint)(work, &mut shared);
@@ -196,11 +228,18 @@ struct Row {
     psnr: Option<(f64, f64)>,
 }
 
-fn measure(work: &Work, rounds: usize) -> Row {
+/// Ours, the limit, and the peers if there are any.
+fn painters<'a>(work: &Work) -> Vec<Painter<'a>> {
+    #[allow(unused_mut)]
     let mut painters =
         vec![ours("fast", Quality::Fast, work), ours("high", Quality::High, work), limit(work)];
     #[cfg(feature = "bench-peers")]
     painters.extend(peers::all(work));
+    painters
+}
+
+fn measure(work: &Work, rounds: usize) -> Row {
+    let mut painters = painters(work);
     let times = times(work, &mut painters, rounds);
     let each: Vec<f64> =
         (0..painters.len()).map(|who| median(times.iter().map(|round| round[who]))).collect();

@@ -1,5 +1,6 @@
 //! Receives streams from a page that signals over HTTP, and shows them beside the own camera on a screen in memory:
-//! a receiver that can be measured beside a browser. Arguments: port of the signalling, number of streams.
+//! a receiver that can be measured beside a browser. Arguments: port of the signalling, number of streams, and 1 if
+//! the own camera is also coded and sent to all (0: it is only shown). `benches/room_peers/run` starts it.
 
 use parlor::clock::Clock;
 use parlor::device::Screen as _;
@@ -7,7 +8,9 @@ use parlor::geometry::{Fit, Rotation, Size};
 use parlor::link::peer::{Clocks, Peer, Report, Settings, Sinks};
 use parlor::media::canvas::PixelLayout;
 use parlor::media::text::Fonts;
-use parlor::pipeline::{Decoders, Glasswork, Inbox, Stage, Video, capture, decode, show};
+use parlor::pipeline::{
+    CodecChoice, Decoders, Fanout, Glasswork, Inbox, Stage, Video, capture, decode, encode, show,
+};
 use parlor::room::budget::Share;
 use parlor::room::document::Layout;
 use parlor::room::message::MemberId;
@@ -24,11 +27,15 @@ use tokio::sync::mpsc;
 
 const SCREEN: Size = Size::new(1920, 1080);
 const CAMERA: Size = Size::new(640, 480);
+const RATE_HZ: u32 = 30;
+/// The most that is sent to each, as the page allows itself.
+const BITRATE_BPS: u32 = 1_000_000;
 
-#[tokio::main]
+/// With one worker, as the daemon has it.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<u16> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let &[port, count] = &arguments[..] else { anyhow::bail!("want PORT and COUNT") };
+    let &[port, count, sends] = &arguments[..] else { anyhow::bail!("want PORT, COUNT and 0 or 1") };
     let (clock, stop, stage) = (Clock::start(), Stop::default(), Arc::new(Stage::default()));
     let name = |index: u16| match index {
         0 => "self".to_owned(),
@@ -39,28 +46,38 @@ async fn main() -> anyhow::Result<()> {
     let videos: Vec<Arc<Video>> = members.iter().map(|member| stage.video(member)).collect();
     stage.set(grid(&members));
     start_screen(clock, stop.clone(), stage.clone(), port);
-    start_camera(clock, stop.clone(), videos[0].clone());
+    let (inbox, fanout) = (Arc::new(Inbox::default()), Arc::new(Fanout::new(BITRATE_BPS)));
+    start_camera(clock, stop.clone(), videos[0].clone(), inbox.clone());
+    if sends == 1 {
+        let (fanout, stop) = (fanout.clone(), stop.clone());
+        std::thread::spawn(move || {
+            let rates = (RATE_HZ as f32, BITRATE_BPS);
+            encode(&inbox, &fanout, &CodecChoice::software(), rates, &|| {}, &stop)
+        });
+    }
+    let clocks = Clocks::default();
+    clocks.video.set(clock.instant(Duration::ZERO), 0);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (decoders, jobs) = Decoders::new(cores.min(4), clock);
     for jobs in jobs {
         let stop = stop.clone();
-        std::thread::spawn(move || decode(&jobs, clock, &stop));
+        thread("decode", move || decode(&jobs, clock, &stop));
     }
     let receivers = (0..count).zip(&videos[1..]).map(|(index, video)| {
         let sink = decoders.sink(video, |trouble| eprintln!("decode: {trouble:?}"));
-        tokio::spawn(receive(port, index, video.clone(), sink))
+        let outlets = (fanout.clone(), members[usize::from(index) + 1].clone());
+        tokio::spawn(converse(port, index, (video.clone(), sink), outlets, clocks.clone()))
     });
     let _receivers: Vec<_> = receivers.collect();
 
-    let mut before = vec![0; videos.len()];
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let shown: Vec<u64> = videos.iter().map(|video| video.meter.shown.load(Relaxed)).collect();
-        let fps: Vec<u64> = shown.iter().zip(&before).map(|(now, before)| now - before).collect();
-        let stages: Vec<_> = videos.iter().map(|video| video.meter.take_stages()).collect();
-        say(port, json!({ "ev": "raf", "n": fps[0], "dec": &fps[1..], "stages": stages }));
-        eprintln!("{}", json!({ "fps": fps, "stages": stages }));
-        before = shown;
+        let shown: Vec<u64> = videos[1..].iter().map(|video| video.meter.shown.load(Relaxed)).collect();
+        let answer = say(port, json!({ "event": "second", "decoded": shown }));
+        if answer["take"] == true {
+            let stages: Vec<_> = videos.iter().map(|video| video.meter.take_stages()).collect();
+            say(port, json!({ "event": "second", "decoded": shown, "stages": stages }));
+        }
     }
 }
 
@@ -89,39 +106,45 @@ fn grid(members: &[MemberId]) -> Picture {
     }
 }
 
+/// Named, so that it can be seen what each costs.
+fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) {
+    std::thread::Builder::new().name(name.into()).spawn(work).expect("a few threads can be started");
+}
+
 fn start_screen(clock: Clock, stop: Stop, stage: Arc<Stage>, port: u16) {
     let glass = screen::Glass::new(SCREEN, PixelLayout::XRGB8888, Rotation::None);
-    std::thread::spawn(move || {
+    thread("screen", move || {
         let mut screen = screen::Screen::open(glass);
         eprintln!("{:?}", screen.mode());
         let mut glasswork = Glasswork { fonts: Fonts::built_in(), rotation: Rotation::None, clock };
         let told = |event| {
             if let Event::TileLive { member } = event {
-                let (label, t) = (member.as_str().replace('-', " "), clock.mono().as_secs_f64() * 1e3);
-                std::thread::spawn(move || say(port, json!({ "ev": "first_frame", "label": label, "t": t })));
+                let first = json!({ "event": "first", "tile": member });
+                std::thread::spawn(move || say(port, first));
             }
         };
         show(&mut screen, &stage, &mut glasswork, &told, &|| {}, &stop)
     });
 }
 
-fn start_camera(clock: Clock, stop: Stop, own: Arc<Video>) {
-    std::thread::spawn(move || {
-        let opened = camera::Camera::open("receive", CAMERA, 30, 90, camera::Cable::default());
+fn start_camera(clock: Clock, stop: Stop, own: Arc<Video>, inbox: Arc<Inbox>) {
+    thread("camera", move || {
+        let opened = camera::Camera::open("receive", CAMERA, RATE_HZ, 90, camera::Cable::default());
         let mut camera = opened.expect("its cable is plugged in");
-        capture(&mut camera, Rotation::None, clock, (&own, &Inbox::default()), &|| {}, &stop)
+        capture(&mut camera, Rotation::None, clock, (&own, &inbox), &|| {}, &stop)
     });
 }
 
-/// One stream: takes the page's offer, answers with the one candidate that loopback has, and asks for keyframes.
-async fn receive(
+/// One member: takes the page's offer, answers with the one candidate that loopback has, and asks for keyframes.
+async fn converse(
     port: u16,
     index: u16,
-    video: Arc<Video>,
-    sink: Box<dyn FnMut(parlor::media::Packet) -> bool + Send>,
+    (video, sink): (Arc<Video>, Box<dyn FnMut(parlor::media::Packet) -> bool + Send>),
+    (fanout, member): (Arc<Fanout>, MemberId),
+    clocks: Clocks,
 ) -> anyhow::Result<()> {
     let offer = loop {
-        let offer = http(port, &format!("/get?k=offer{index}"), None)?;
+        let offer = http(port, &format!("/get?key=offer{index}"), None)?;
         match offer["sdp"].as_str() {
             Some(sdp) => break sdp.to_owned(),
             None => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -130,7 +153,7 @@ async fn receive(
     let settings = Settings { bind: vec![([127, 0, 0, 1], 0).into()], ..Default::default() };
     let (reports, mut heard) = mpsc::channel(64);
     let sinks = Sinks { video: sink, sound: Box::new(|_| {}) };
-    let peer = Peer::start(&settings, &Clocks::default(), Role::Answer(offer), reports, sinks);
+    let peer = Arc::new(Peer::start(&settings, &clocks, Role::Answer(offer), reports, sinks));
     let (mut answer, mut candidate) = (None::<String>, None::<String>);
     loop {
         let report = tokio::select! {
@@ -150,6 +173,9 @@ async fn receive(
                     .filter(|text| !text.is_empty())
                     .or(candidate);
             }
+            Some(Report::State(PeerEvent::Connected)) => fanout.add(member.clone(), peer.clone()),
+            Some(Report::KeyframeWanted) => fanout.want_keyframe(&member),
+            Some(Report::SenderTime { .. }) => {}
             Some(report) => eprintln!("{index}: {report:?}"),
             None => anyhow::bail!("the connection has ended"),
         }
@@ -158,17 +184,19 @@ async fn receive(
             let end = if sdp.ends_with('\n') { "" } else { "\r\n" };
             let sdp =
                 if sdp.contains("a=candidate") { sdp.clone() } else { format!("{sdp}{end}a={line}\r\n") };
-            http(port, &format!("/put?k=answer{index}"), Some(&json!({ "type": "answer", "sdp": sdp })))?;
+            http(port, &format!("/put?key=answer{index}"), Some(&json!({ "type": "answer", "sdp": sdp })))?;
             (answer, candidate) = (None, None);
         }
     }
 }
 
-fn say(port: u16, mut event: Value) {
+/// Tells the bench of an event; what it answers.
+fn say(port: u16, mut event: Value) -> Value {
     event["role"] = "recv".into();
-    if let Err(error) = http(port, "/ev", Some(&event)) {
+    http(port, "/event", Some(&event)).unwrap_or_else(|error| {
         eprintln!("{error:#}");
-    }
+        Value::Null
+    })
 }
 
 /// One request to the page's server on loopback, and the JSON of its answer.

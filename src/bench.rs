@@ -1,9 +1,11 @@
 //! The product's own measure: a whole kiosk on a screen in memory receives streams over loopback and says what it
 //! costs. Who sends, and the broker, are processes of their own, so that all that is counted is the receiver's.
 
+pub mod budget;
 mod cost;
 mod senders;
 mod sight;
+mod sweep;
 mod table;
 
 use crate::demo::room::{Real, SimKiosk, configuration, retained};
@@ -11,16 +13,16 @@ use crate::geometry::{Fit, Size};
 use crate::link::mqtt::{self, MqttEvent};
 use crate::machine::Simulation;
 use crate::media::canvas::PixelLayout;
-use crate::regression::Line;
 use crate::room::document::Layout;
 use crate::room::layout;
 use crate::room::message::Subscription;
 use crate::soak::BrokerProcess;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use cost::Cost;
 pub use senders::{Arguments, serve};
 use serde_json::{Value, json};
 use sight::Sight;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,9 +56,13 @@ pub struct Options {
     /// Measures a kiosk without a room instead: what it costs when nothing changes.
     #[arg(long, conflicts_with_all = ["tiles", "sweep"])]
     pub idle: bool,
-    /// Measures so many streams one after the other, and fits lines through CPU and memory.
+    /// Measures so many tiles one after the other, the own camera's the first of them, fits lines through CPU and
+    /// memory, and writes the board's budget.
     #[arg(long, value_name = "FIRST..LAST", value_parser = span, conflicts_with = "tiles")]
     pub sweep: Option<RangeInclusive<u8>>,
+    /// Writes the budget of a sweep to this file instead of where the daemon looks.
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub budget: Option<PathBuf>,
     /// Writes what was measured to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -75,8 +81,8 @@ fn span(text: &str) -> Result<RangeInclusive<u8>, String> {
     let ends =
         text.split_once("..").and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
     match ends {
-        Some((first @ 0..=15, last @ 0..=15)) if first < last => Ok(first..=last),
-        _ => Err("want FIRST..LAST between 0 and 15, as 1..15".into()),
+        Some((first @ 1..=16, last @ 1..=16)) if first < last => Ok(first..=last),
+        _ => Err("want FIRST..LAST between 1 and 16, as 1..16".into()),
     }
 }
 
@@ -94,9 +100,9 @@ const WARM: Duration = Duration::from_secs(4);
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     let measured = async {
         match &options.sweep {
-            Some(counts) => sweep(&options, counts.clone()).await,
+            Some(counts) => sweep::run(&options, counts.clone()).await,
             None => {
-                let outcome = measure(&options).await?;
+                let outcome = if options.idle { idle(&options).await? } else { measure(&options).await? };
                 println!("{outcome}");
                 serde_json::to_value(outcome).context("write what was measured as JSON")
             }
@@ -113,92 +119,48 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// Each count in a process of its own: memory that was freed is not the next one's.
-async fn sweep(options: &Options, counts: RangeInclusive<u8>) -> anyhow::Result<Value> {
-    let mut points = Vec::new();
-    for tiles in counts {
-        let file = std::env::temp_dir().join(format!("parlor-bench-{}-{tiles}.json", std::process::id()));
-        let child = Command::new(std::env::current_exe()?)
-            .args(["bench", "--tiles", &tiles.to_string(), "--size", &options.size.to_string()])
-            .args(["--rate", &options.rate.to_string(), "--screen", &options.screen.to_string()])
-            .args(["--seconds", &options.seconds.to_string(), "--grain", &options.grain.to_string()])
-            .arg("--json")
-            .arg(&file)
-            .stdout(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .status();
-        ensure!(child.await?.success(), "{tiles} streams could not be measured");
-        let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-        std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
-        let point: Value = serde_json::from_slice(&text).context("read what was measured")?;
-        eprintln!("{tiles} streams: {} CPU s/s, {} MiB", point["cpu"], point["pss_mib"]);
-        points.push(point);
-    }
-    let lines = [("CPU s/s", "cpu"), ("PSS MiB", "pss_mib")].map(|(name, key)| {
-        let numbers = |point: &Value| Some((point["streams"].as_f64()?, point[key].as_f64()?));
-        (name, key, Line::through(&points.iter().filter_map(numbers).collect::<Vec<_>>()))
-    });
-    for (name, _, line) in &lines {
-        match line {
-            Some(line) => println!("{name} of n streams: {line}"),
-            None => println!("{name}: too few points for a line"),
-        }
-    }
-    let fits = lines.map(|(_, key, line)| json!({ "of": key, "line": line }));
-    Ok(json!({ "points": points, "fits": fits }))
-}
-
 async fn measure(options: &Options) -> anyhow::Result<Outcome> {
-    let tiles = if options.idle { 0 } else { options.tiles };
     let broker = BrokerProcess::start(0).await?;
     let camera = (options.size, options.rate);
     let mut config = configuration(RECEIVER, broker.port, options.screen, camera, &Real::default());
-    if !options.idle {
-        // Often enough for the shortest measurement; the last is kept.
-        config.room.stats_interval = Duration::from_secs(2);
-    }
+    // Often enough for the shortest measurement; the last is kept.
+    config.room.stats_interval = Duration::from_secs(2);
     let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
     simulation.front.set_grain(options.grain);
-    let (mut stats, publish) = listen(broker.port);
+    let (mut stats, publish) = listen(broker.port, "stats");
     let kiosk = SimKiosk::start(config, simulation);
-    let senders = senders::start(broker.port, tiles, options).await?;
+    let senders = senders::start(broker.port, options.tiles, options).await?;
 
     let members: Vec<String> =
-        std::iter::once(RECEIVER.to_owned()).chain((0..tiles).map(senders::name)).collect();
+        std::iter::once(RECEIVER.to_owned()).chain((0..options.tiles).map(senders::name)).collect();
     let areas = layout::arrange(Layout::Grid, options.screen, members.len());
     let sight = Sight::new(options.size, options.rate, members.iter().zip(areas), Fit::Cover);
-    if !options.idle {
-        kiosk.simulation.glass.watch(sight.eye());
-        for member in &members {
-            // Senders see the receiver only: it is the one that is loaded.
-            let listed: Vec<Value> = match member.as_str() {
-                RECEIVER => members.iter().map(|id| member_of_room(id)).collect(),
-                sender => [RECEIVER, sender].map(member_of_room).into(),
-            };
-            let document = json!({ "room": ROOM, "members": listed });
-            let sent = publish.send(retained(&format!("{member}/desired"), document)).await;
-            ensure!(sent.is_ok(), "the connection to the bench's own broker has ended");
-        }
-        let begun = Instant::now();
-        while !sight.all_move() {
-            ensure!(begun.elapsed() < LIMIT, "not every tile moves within {LIMIT:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        eprintln!("every tile moves after {:.1} s", begun.elapsed().as_secs_f64());
+    kiosk.simulation.glass.watch(sight.eye());
+    for member in &members {
+        // Senders see the receiver only: it is the one that is loaded.
+        let listed: Vec<Value> = match member.as_str() {
+            RECEIVER => members.iter().map(|id| member_of_room(id)).collect(),
+            sender => [RECEIVER, sender].map(member_of_room).into(),
+        };
+        let document = json!({ "room": ROOM, "members": listed });
+        let sent = publish.send(retained(&format!("{member}/desired"), document)).await;
+        ensure!(sent.is_ok(), "the connection to the bench's own broker has ended");
     }
+    let begun = Instant::now();
+    while !sight.all_move() {
+        ensure!(begun.elapsed() < LIMIT, "not every tile moves within {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eprintln!("every tile moves after {:.1} s", begun.elapsed().as_secs_f64());
     tokio::time::sleep(WARM).await;
 
     sight.forget();
     while stats.try_recv().is_ok() {}
     let before = Cost::now()?;
-    for second in 1..=options.seconds {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        eprint!("\r{second:4} of {} s", options.seconds);
-    }
-    eprintln!();
+    pass(options.seconds).await;
     let spent = Cost::now()?.since(&before);
-    let outcome =
-        Outcome::new(options, tiles, spent, sight.take(), std::iter::from_fn(|| stats.try_recv().ok()));
+    let stats = std::iter::from_fn(|| stats.try_recv().ok());
+    let outcome = Outcome::new(options, options.tiles, spent, sight.take(), stats);
 
     kiosk.stop.send_replace(true);
     let _ = kiosk.task.await;
@@ -207,12 +169,68 @@ async fn measure(options: &Options) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// The daemon alone, in a process of its own, on simulated devices and without a room.
+async fn idle(options: &Options) -> anyhow::Result<Outcome> {
+    let broker = BrokerProcess::start(0).await?;
+    let (mut states, _publish) = listen(broker.port, "state");
+    let file = std::env::temp_dir().join(format!("parlor-bench-{}.toml", std::process::id()));
+    std::fs::write(&file, kiosk_file(broker.port, options.screen))
+        .with_context(|| format!("write {}", file.display()))?;
+    let mut daemon = Command::new(std::env::current_exe()?)
+        .args(["run", "--config"])
+        .arg(&file)
+        .kill_on_drop(true)
+        .spawn()
+        .context("start the daemon")?;
+    let online = async {
+        while let Some(state) = states.recv().await {
+            if state["state"] == "online" {
+                return Ok(());
+            }
+        }
+        bail!("the connection to the bench's own broker has ended")
+    };
+    tokio::time::timeout(LIMIT, online).await.context("wait for the daemon")??;
+    std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+    tokio::time::sleep(WARM).await;
+
+    let process = daemon.id().context("the daemon has ended")?;
+    let before = Cost::of(process)?;
+    pass(options.seconds).await;
+    let spent = Cost::of(process)?.since(&before);
+
+    daemon.kill().await.context("end the daemon")?;
+    broker.kill().await;
+    Ok(Outcome::new(options, 0, spent, BTreeMap::new(), std::iter::empty()))
+}
+
+fn kiosk_file(broker_port: u16, screen: Size) -> String {
+    let Size { width, height } = screen;
+    format!(
+        "id = \"{RECEIVER}\"\n\
+         broker = {{ address = \"127.0.0.1:{broker_port}\" }}\n\
+         camera = {{ front = {{ device = \"sim\" }} }}\n\
+         screen = {{ device = \"sim\", width = {width}, height = {height} }}\n\
+         sound = {{ microphone = \"sim\", speaker = \"sim\" }}\n\
+         link = {{ bind = [\"127.0.0.1:0\"] }}\n"
+    )
+}
+
+/// Lets so many seconds pass, and says so.
+async fn pass(seconds: u64) {
+    for second in 1..=seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        eprint!("\r{second:4} of {seconds} s");
+    }
+    eprintln!();
+}
+
 fn member_of_room(id: &str) -> Value {
     json!({ "openid": id, "name": id, "object-fit": "cover" })
 }
 
-/// A connection of the bench's own: what the receiver says of itself, and where documents are published.
-fn listen(port: u16) -> (mpsc::Receiver<Value>, mpsc::Sender<crate::room::Publication>) {
+/// A connection of the bench's own: what the receiver says on this topic of its own, and where documents are published.
+fn listen(port: u16, topic: &str) -> (mpsc::Receiver<Value>, mpsc::Sender<crate::room::Publication>) {
     let (publish, publications) = mpsc::channel(64);
     let (told, mut events) = mpsc::channel(64);
     // One a second; what does not fit is lost.
@@ -226,7 +244,7 @@ fn listen(port: u16) -> (mpsc::Receiver<Value>, mpsc::Sender<crate::room::Public
         prefix: "parlor/1".into(),
         will: retained("bench-controller/state", json!({ "state": "offline" })),
         subscriptions: vec![Subscription {
-            topic: format!("{RECEIVER}/stats"),
+            topic: format!("{RECEIVER}/{topic}"),
             retain_handling_never: false,
         }],
     };
@@ -246,11 +264,20 @@ fn listen(port: u16) -> (mpsc::Receiver<Value>, mpsc::Sender<crate::room::Public
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Args as _, FromArgMatches as _};
+
+    impl Default for Options {
+        fn default() -> Self {
+            let command = Options::augment_args(clap::Command::new("bench"));
+            Options::from_arg_matches(&command.get_matches_from(["bench"]))
+                .expect("every option has a default")
+        }
+    }
 
     #[test]
     fn a_sweep_goes_from_fewer_to_more() {
-        assert_eq!(span("1..15"), Ok(1..=15));
-        for wrong in ["", "3", "4..4", "5..2", "1..16", "a..b"] {
+        assert_eq!(span("1..16"), Ok(1..=16));
+        for wrong in ["", "3", "4..4", "5..2", "0..3", "1..17", "a..b"] {
             assert!(span(wrong).is_err(), "{wrong}");
         }
     }

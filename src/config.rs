@@ -4,6 +4,7 @@ mod broker;
 
 use crate::geometry::{Rotation, Size};
 use crate::room::Position;
+use crate::room::capacity::Capacity;
 use crate::room::message::MemberId;
 use crate::secret::Secret;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -170,11 +171,19 @@ pub struct Room {
     pub absent_grace: Duration,
     #[serde(deserialize_with = "seconds", rename = "stats_interval_s")]
     pub stats_interval: Duration,
+    /// Not of the file: what the board was measured to be able to.
+    #[serde(skip)]
+    pub capacity: Option<Capacity>,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { mirror: true, absent_grace: Duration::from_secs(60), stats_interval: Duration::from_secs(10) }
+        Self {
+            mirror: true,
+            absent_grace: Duration::from_secs(60),
+            stats_interval: Duration::from_secs(10),
+            capacity: None,
+        }
     }
 }
 

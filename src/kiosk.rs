@@ -164,6 +164,7 @@ impl Kiosk {
             may_listen: config.authorize.microphone,
             absent_grace: config.room.absent_grace,
             stats_interval: config.room.stats_interval,
+            capacity: config.room.capacity.clone(),
         };
         let (tell, events) = mpsc::channel(EVENTS);
         let broker = Broker::connect(

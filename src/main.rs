@@ -1,7 +1,8 @@
 //! Arguments, log, configuration; then the kiosk, the demo, the soak, or the operator's hand.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use parlor::config::{Config, SIMULATED};
 use parlor::device::console;
 use parlor::kiosk::End;
@@ -15,7 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// An ARM Linux board with cameras and a screen as an endpoint of a video room.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_long_help = "/etc/parlor/kiosk.toml has every key with its comment; parlor.service runs the kiosk. \
+                       What MQTT carries and what each error code means is in /usr/share/doc/parlor."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,
@@ -35,6 +40,9 @@ enum Task {
         /// said on the screen, too, and does not end the daemon.
         #[arg(long, value_name = "FILE")]
         problem: Option<PathBuf>,
+        /// What `parlor bench --sweep` measured of this board; it need not be there.
+        #[arg(long, value_name = "FILE", default_value = bench::budget::FILE)]
+        budget: PathBuf,
     },
     /// Takes settings over from a partition that a laptop can write to, if they can be used; the unit of images calls it.
     Provision {
@@ -67,17 +75,40 @@ enum Task {
     Ctl(Box<ctl::Args>),
     /// Gives the text console back after a crash; the systemd unit calls it.
     RestoreConsole,
+    /// Writes the man pages and the shells' completions; packages call it.
+    #[command(hide = true)]
+    Manual {
+        /// Where to; made if it is not there.
+        folder: PathBuf,
+    },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let task = Arguments::parse().command;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(task, Task::Run { .. } | Task::Bench(_)) {
+        // The connections of a room are a few hundredths of a core. Shared among as many workers as cores, each packet
+        // wakes one that sleeps, which looks for work at the others: a sixth to two fifths more CPU, three times the
+        // wake-ups.
+        runtime.worker_threads(1);
+    }
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(work(task)),
+        Err(error) => {
+            eprintln!("parlor: start the runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work(task: Task) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,rtc=error,rtc_dtls=error,rtc_ice=error,webrtc=error,rumqttd=off".into());
     let colour = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
-    let done = match Arguments::parse().command {
+    let done = match task {
         Task::Run { config, check: true, .. } => check(&config),
-        Task::Run { config, problem, .. } => run(&config, problem.as_deref()).await,
+        Task::Run { config, problem, budget, .. } => run(&config, problem.as_deref(), &budget).await,
         Task::Provision { from, to, problem } => provision(&from, &to, problem.as_deref()),
         Task::Demo(options) => demo::run(options, stopped()).await,
         Task::Soak(options) => soak::run(options, stopped()).await,
@@ -86,6 +117,7 @@ async fn main() -> ExitCode {
         Task::Broker { port } => soak::serve(port),
         Task::Ctl(args) => ctl::run(*args).await.map(|()| ExitCode::SUCCESS),
         Task::RestoreConsole => restore_console(),
+        Task::Manual { folder } => manual(&folder).with_context(|| format!("write to {}", folder.display())),
     };
     done.unwrap_or_else(|error| {
         eprintln!("parlor: {error:#}");
@@ -119,8 +151,8 @@ fn provision(from: &Path, to: &Path, problem: Option<&Path>) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(path: &Path, problem: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let config = match (load(path), problem) {
+async fn run(path: &Path, problem: Option<&Path>, budget: &Path) -> anyhow::Result<ExitCode> {
+    let mut config = match (load(path), problem) {
         (Err(reason), None) => return Err(reason),
         (Err(reason), Some(_)) => Config { problem: Some(format!("{reason:#}")), ..Config::unreadable() },
         (Ok(config), None) => config,
@@ -133,6 +165,7 @@ async fn run(path: &Path, problem: Option<&Path>) -> anyhow::Result<ExitCode> {
     if let Some(reason) = &config.problem {
         tracing::error!(reason, "the settings cannot be used");
     }
+    config.room.capacity = bench::budget::read(budget);
     let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
     let devices = machine::devices(&config, &simulation);
     // Dropped after the kiosk has ended, by a panic as well.
@@ -155,6 +188,18 @@ fn restore_console() -> anyhow::Result<ExitCode> {
         kiosk::health::leave_word(&result, Path::new(&directory)).context("leave word of a hang")?;
     }
     restored?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A subcommand and no build script: that would compile clap for the host as well, and a board's package takes these
+/// files from the host's binary. They are the same for every processor.
+fn manual(folder: &Path) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(folder)?;
+    let program = Arguments::command();
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut program.clone(), "parlor", folder)?;
+    }
+    clap_mangen::generate_to(program, folder)?;
     Ok(ExitCode::SUCCESS)
 }
 

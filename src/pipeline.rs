@@ -47,7 +47,7 @@ const LONG: Duration = Duration::from_secs(10);
 pub struct Work(AtomicU64);
 
 impl Work {
-    fn add(&self, worked: Duration) {
+    pub fn add(&self, worked: Duration) {
         self.0.fetch_add(worked.as_micros() as u64, Relaxed);
     }
 

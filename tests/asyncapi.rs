@@ -338,6 +338,7 @@ fn kiosk() -> Room {
         may_listen: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::from_secs(10),
+        capacity: None,
     })
 }
 

@@ -211,6 +211,60 @@ async fn garbage_on_every_topic_leaves_the_daemon_at_work() {
     assert_eq!(reported["boot"], state["boot"], "the same life");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_that_a_sweep_writes_is_what_the_daemon_publishes() {
+    let (broker, directory) = (Mosquitto::start(), TempDir::new("budget"));
+    let mut observer = Observer::start(broker.port).await;
+    let budget = directory.path().join("budget.json");
+    let sweep = "bench --sweep 1..3 --seconds 2 --size 320x240 --rate 15 --screen 640x480 --budget";
+    let mut command = Command::new(PARLOR);
+    command.args(sweep.split(' ')).arg(&budget).env("RUST_LOG", "parlor=error");
+
+    let swept = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let _lobby = Daemon::start_with(broker.port, "lobby", &["--budget", budget.to_str().unwrap()]);
+    let _ward = Daemon::start_with(broker.port, "ward-3", &["--budget", "/nowhere/budget.json"]);
+
+    assert!(swept.status.success(), "{}", String::from_utf8_lossy(&swept.stderr));
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&budget).unwrap()).unwrap();
+    assert_eq!((&written["tried"], &written["size"]), (&json!(3), &json!([320, 240])));
+    let info = observer.until("lobby/info", |info| info["limits"].is_object()).await;
+    assert_eq!(info["limits"]["capacity"], written);
+    let info = observer.until("ward-3/info", |info| info["limits"].is_object()).await;
+    assert_eq!(info["limits"]["capacity"], Value::Null);
+}
+
+/// Counted in the kernel, over a time in which the slowest of the daemon's own periods (10 s) comes by twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_without_a_room_wakes_up_at_most_five_times_a_second() {
+    let broker = Mosquitto::start();
+    let mut observer = Observer::start(broker.port).await;
+    let lobby = Daemon::start(broker.port, "lobby");
+    observer.until("lobby/state", |state| state["state"] == "online").await;
+    // Whoever waits for the first one has seen the devices open and the connection become calm.
+    observer.until("lobby/stats", |stats| stats["up_ms"].is_u64()).await;
+
+    let (before, begun) = (sleeps(lobby.process.0.id()), std::time::Instant::now());
+    for _ in 0..2 {
+        observer.newest.remove("lobby/stats");
+        observer.until("lobby/stats", |stats| stats["up_ms"].is_u64()).await;
+    }
+    let (slept, seconds) = (sleeps(lobby.process.0.id()) - before, begun.elapsed().as_secs_f64());
+
+    println!("{slept} wake-ups in {seconds:.1} s: {:.1} a second", slept as f64 / seconds);
+    assert!(slept > 0 && slept as f64 <= 5.0 * seconds, "{slept} in {seconds:.1} s");
+}
+
+/// How often the threads of this process went to sleep of themselves; each time something woke them again.
+fn sleeps(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of_task = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    tasks.map(|task| of_task(task.unwrap())).sum()
+}
+
 /// `parlor run` with simulated cameras and screen. Killed on drop.
 struct Daemon {
     process: Process,
@@ -219,6 +273,10 @@ struct Daemon {
 
 impl Daemon {
     fn start(port: u16, id: &str) -> Self {
+        Self::start_with(port, id, &[])
+    }
+
+    fn start_with(port: u16, id: &str, arguments: &[&str]) -> Self {
         let directory = TempDir::new(id);
         let password = directory.write("password", id);
         let config = directory.write(
@@ -232,7 +290,12 @@ impl Daemon {
             ),
         );
         let process = Process::start(
-            Command::new(PARLOR).arg("run").arg("--config").arg(config).env("RUST_LOG", "parlor=error"),
+            Command::new(PARLOR)
+                .arg("run")
+                .arg("--config")
+                .arg(config)
+                .args(arguments)
+                .env("RUST_LOG", "parlor=error"),
         );
         Self { process, _directory: directory }
     }

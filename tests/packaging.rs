@@ -1,6 +1,6 @@
 //! Holds the files beside the code to the code and to each other: cross.toml, the example configuration, the units,
-//! the package list, the README. Runs nothing but the package script, with stand-ins for apt,
-//! and systemd's judge of units.
+//! the package list, the Debian package, the README. Runs nothing but the package script, with stand-ins for apt,
+//! systemd's judge of units, and `parlor manual`.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -87,6 +87,8 @@ fn the_unit_is_watched_and_comes_back_for_ever() {
     assert_eq!(setting(&unit, "WatchdogSec"), ["30"]);
     assert_eq!(setting(&unit, "Restart"), ["always"]);
     assert_eq!(setting(&unit, "StartLimitIntervalSec"), ["0"]);
+    // Where the daemon looks for the budget by itself.
+    assert_eq!(setting(&unit, "StateDirectory"), ["parlor"]);
     // Word of a hang outlives the restart.
     assert_eq!(setting(&unit, "RuntimeDirectory"), ["parlor"]);
     assert_eq!(setting(&unit, "RuntimeDirectoryPreserve"), ["restart"]);
@@ -171,6 +173,56 @@ fn every_file_the_readme_points_to_is_there() {
 
         assert!(missing.is_empty(), "{page} points to {missing:?}");
     }
+}
+
+#[test]
+fn the_debian_package_is_made_of_files_that_are_there_or_are_made_for_it() {
+    let manifest = table("Cargo.toml");
+    let build = read("board/debian/build");
+
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("a list");
+    let (made, kept): (Vec<&str>, Vec<&str>) =
+        assets.iter().filter_map(|asset| asset[0].as_str()).partition(|path| path.starts_with("target/"));
+
+    assert!(build.contains("pages=$PWD/target/debian/pages"));
+    assert!(
+        made.iter().all(|path| path.starts_with("target/debian/pages/") || *path == "target/release/parlor")
+    );
+    let missing: Vec<&str> =
+        kept.into_iter().filter(|path| !root().join(path.trim_end_matches('*')).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn debians_changelog_begins_with_this_version() {
+    let manifest = table("Cargo.toml");
+
+    let version = manifest["package"]["version"].as_str().expect("a version");
+
+    assert!(read("board/debian/changelog").starts_with(&format!("parlor ({version}-1) ")));
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command_and_all_completions() {
+    let folder = env::temp_dir().join(format!("parlor-manual-{}", process::id()));
+    let parlor = env!("CARGO_BIN_EXE_parlor");
+
+    let help = Command::new(parlor).arg("--help").output().expect("it starts");
+    let written = Command::new(parlor).arg("manual").arg(&folder).output().expect("it starts");
+    let files: BTreeSet<String> = fs::read_dir(&folder)
+        .expect("it is made")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    fs::remove_dir_all(&folder).expect("a folder of our own");
+
+    assert!(written.status.success(), "{}", text(&written));
+    let help = text(&help);
+    let commands = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let commands = commands.expect("a list").lines().filter_map(|line| line.split_whitespace().next());
+    let pages = commands.filter(|name| *name != "help").map(|name| format!("parlor-{name}.1"));
+    let expected: BTreeSet<String> =
+        pages.chain(["parlor.1", "parlor.bash", "_parlor", "parlor.fish"].map(String::from)).collect();
+    assert!(expected.len() > 7 && expected.is_subset(&files), "{expected:?} in {files:?}");
 }
 
 /// The Debian packages of a group without commands of their own.

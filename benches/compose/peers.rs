@@ -5,7 +5,10 @@ use super::{Painter, Work};
 use parlor::geometry::{Rect, Rotation};
 use parlor::media::canvas::{Canvas, PixelLayout};
 use parlor::media::frame::Frame;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
+#[cfg(not(target_arch = "aarch64"))]
+use std::ffi::c_void;
+#[cfg(not(target_arch = "aarch64"))]
 use std::ptr::{null, null_mut};
 
 /// Constants of libyuv/scale.h, libavutil/pixfmt.h (major version 57) and libswscale/swscale.h.
@@ -30,6 +33,7 @@ unsafe extern "C" {
     fn ARGBToRGB565(from: *const u8, stride: c_int, to: *mut u8, to_stride: c_int, width: c_int, height: c_int) -> c_int;
 }
 
+#[cfg(not(target_arch = "aarch64"))]
 #[rustfmt::skip]
 #[link(name = "swscale")]
 unsafe extern "C" {
@@ -44,7 +48,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// All peers, for even sources and targets.
+/// All peers, for even sources and targets; on 64-bit ARM, where instructions are counted, libyuv alone.
 pub fn all<'a>(work: &Work) -> Vec<Painter<'a>> {
     let tile = work.tiles[0];
     let (small, large) = (
@@ -55,7 +59,9 @@ pub fn all<'a>(work: &Work) -> Vec<Painter<'a>> {
     vec![
         painter("libyuv s>c", work, scale_then_convert(scaled)),
         painter("libyuv c>s", work, convert_then_scale(large, small)),
+        #[cfg(not(target_arch = "aarch64"))]
         painter("sws fast", work, swscale(work, SWS_FAST_BILINEAR)),
+        #[cfg(not(target_arch = "aarch64"))]
         painter("sws bilinear", work, swscale(work, SWS_BILINEAR)),
     ]
 }
@@ -152,8 +158,10 @@ fn convert_then_scale(mut large: Vec<u8>, mut small: Vec<u8>) -> impl FnMut(Job)
     }
 }
 
+#[cfg(not(target_arch = "aarch64"))]
 struct Context(*mut c_void);
 
+#[cfg(not(target_arch = "aarch64"))]
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: made by `sws_getContext`, freed once.
@@ -161,6 +169,7 @@ impl Drop for Context {
     }
 }
 
+#[cfg(not(target_arch = "aarch64"))]
 fn swscale(work: &Work, flags: c_int) -> impl FnMut(Job) + use<> {
     let tile = work.tiles[0];
     let format = if work.layout == PixelLayout::RGB565 { RGB565LE } else { BGRA };

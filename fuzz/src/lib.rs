@@ -88,6 +88,7 @@ pub fn room(bytes: &[u8]) -> usize {
         may_listen: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::from_secs(300),
+        capacity: None,
     });
     let mut time = Duration::ZERO;
     let mut sessions: Vec<(MemberId, SessionId)> = Vec::new();

@@ -1,8 +1,8 @@
-//! What this process has cost so far, thread by thread, as the kernel counts it.
+//! What a process has cost so far, thread by thread, as the kernel counts it.
 
 use anyhow::Context;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Since the process began, or between two such moments.
@@ -37,18 +37,31 @@ impl Cost {
     /// # Errors
     /// `/proc` cannot be read.
     pub fn now() -> anyhow::Result<Self> {
+        Self::at(Path::new("/proc/self"))
+    }
+
+    /// Of the process with this number.
+    ///
+    /// # Errors
+    /// It has ended, or `/proc` cannot be read.
+    pub fn of(process: u32) -> anyhow::Result<Self> {
+        Self::at(&PathBuf::from(format!("/proc/{process}")))
+    }
+
+    fn at(process: &Path) -> anyhow::Result<Self> {
         let mut threads = BTreeMap::new();
-        for entry in std::fs::read_dir("/proc/self/task").context("list /proc/self/task")? {
-            let entry = entry.context("list /proc/self/task")?;
+        let tasks = process.join("task");
+        for entry in std::fs::read_dir(&tasks).with_context(|| format!("list {}", tasks.display()))? {
+            let entry = entry.with_context(|| format!("list {}", tasks.display()))?;
             let number = entry.file_name().to_string_lossy().parse().unwrap_or_default();
             // A thread that has ended meanwhile.
             if let Some(thread) = thread(&entry.path()) {
                 threads.insert(number, thread);
             }
         }
-        let rollup =
-            std::fs::read_to_string("/proc/self/smaps_rollup").context("read /proc/self/smaps_rollup")?;
-        let pss_kib = field(&rollup, "Pss:").context("no Pss in /proc/self/smaps_rollup")?;
+        let rollup = process.join("smaps_rollup");
+        let text = std::fs::read_to_string(&rollup).with_context(|| format!("read {}", rollup.display()))?;
+        let pss_kib = field(&text, "Pss:").with_context(|| format!("no Pss in {}", rollup.display()))?;
         Ok(Self { at: Instant::now(), threads, pss_mib: pss_kib as f64 / 1024.0, seconds: 0.0 })
     }
 

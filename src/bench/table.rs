@@ -50,10 +50,8 @@ impl Outcome {
         let sum = |of: fn(&Share) -> f64| threads.values().map(of).sum::<f64>();
         let cpu = sum(|share| share.cpu);
         let wakeups = sum(|share| share.wakeups);
-        let tiles = match options.idle {
-            true => BTreeMap::new(),
-            false => tiles.into_iter().map(|(member, tile)| (member, seen(tile, spent.seconds))).collect(),
-        };
+        let tiles: BTreeMap<_, _> =
+            tiles.into_iter().map(|(member, tile)| (member, seen(tile, spent.seconds))).collect();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             size: options.size.to_string(),

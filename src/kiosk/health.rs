@@ -14,8 +14,10 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Of the limit: from here it is high.
 const HIGH: (u64, u64) = (9, 10);
 
-/// How often the threads are looked at.
+/// How often the threads are looked at while they work.
 const SECOND: Duration = Duration::from_secs(1);
+/// Who works less of the time has no pictures: nothing is late.
+const ASLEEP: f32 = 0.001;
 
 /// Looks at the board now and then.
 pub struct Health {
@@ -23,6 +25,8 @@ pub struct Health {
     /// Threads that must not be late, and what each had worked when they were looked at last.
     threads: Vec<(Arc<Work>, Duration)>,
     looked: Duration,
+    /// Whether none of them worked when it was looked last.
+    asleep: bool,
     next: Duration,
     /// What was high when it was looked last.
     high: Vec<Code>,
@@ -31,11 +35,12 @@ pub struct Health {
 impl Health {
     pub fn new(board: Arc<dyn Board>, threads: Vec<Arc<Work>>) -> Self {
         let threads = threads.into_iter().map(|thread| (thread, Duration::ZERO)).collect();
-        Self { board, threads, looked: Duration::ZERO, next: Duration::ZERO, high: Vec::new() }
+        Self { board, threads, looked: Duration::ZERO, asleep: false, next: Duration::ZERO, high: Vec::new() }
     }
 
+    /// Nobody is woken for threads that sleep; what makes them work is an event, and after each it is looked.
     pub fn due(&self) -> Duration {
-        self.next.min(self.looked + SECOND)
+        if self.asleep { self.next } else { self.next.min(self.looked + SECOND) }
     }
 
     /// What has become high or is so no more, and how busy the threads are.
@@ -47,7 +52,9 @@ impl Health {
                 let worked = thread.total() - std::mem::replace(before, thread.total());
                 worked.as_secs_f32() / passed.as_secs_f32()
             });
-            events.push(Event::Busy(busy.fold(0.0, f32::max)));
+            let busy = busy.fold(0.0, f32::max);
+            self.asleep = busy < ASLEEP;
+            events.push(Event::Busy(busy));
         }
         if now < self.next {
             return events;
@@ -137,6 +144,23 @@ mod tests {
         fn file(&self, path: &Path) -> std::io::Result<bytes::Bytes> {
             Ok(std::fs::read(path)?.into())
         }
+    }
+
+    #[test]
+    fn threads_are_looked_at_each_second_while_they_work_and_seldom_while_they_sleep() {
+        let (board, thread) = (Arc::new(Hot(AtomicU64::new(0))), Arc::new(Work::default()));
+        let mut health = Health::new(board, vec![thread.clone()]);
+        let at = Duration::from_secs;
+
+        thread.add(Duration::from_millis(20));
+        health.look(at(1));
+        assert_eq!(health.due(), at(2));
+        health.look(at(2));
+        assert_eq!(health.due(), at(11));
+
+        thread.add(Duration::from_millis(20));
+        assert!(matches!(health.look(at(4))[..], [Event::Busy(busy)] if (0.009..0.011).contains(&busy)));
+        assert_eq!(health.due(), at(5));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use super::canvas::{PixelLayout, Rgb, Surface};
 use super::frame::Frame;
 use super::glazing::Glazing;
-use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Tap, Taps};
+use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Store, Tap, Taps};
 use super::overlay::Overlay;
 use crate::geometry::{Fit, ONE_PIXEL, Orientation, Placement, Rect, Rotation, place};
 use std::ops::Range;
@@ -110,20 +110,20 @@ impl Compositor {
             let at = (physical.x, y);
             let line = y.checked_sub(target.y).filter(|_| y < target.bottom());
             let Some((job, line)) = job.as_ref().zip(line) else {
-                glazing.rows(at, [row], |[row]| bars.across(row));
+                glazing.rows(at, [row], |[row], _| bars.across(row));
                 continue;
             };
             let pairs = self.quality == Quality::Fast && y + 1 < target.bottom();
             match rows.next_if(|_| pairs) {
-                Some((_, next)) => {
-                    glazing
-                        .rows(at, [row, next], |rows| self.rows(job, line, rows.map(|row| bars.beside(row))));
-                }
-                None => {
-                    glazing.rows(at, [row], |rows| self.rows(job, line, rows.map(|row| bars.beside(row))))
-                }
+                Some((_, next)) => glazing.rows(at, [row, next], |rows, store| {
+                    self.rows(job, line, rows.map(|row| bars.beside(row)), store);
+                }),
+                None => glazing.rows(at, [row], |rows, store| {
+                    self.rows(job, line, rows.map(|row| bars.beside(row)), store);
+                }),
             }
         }
+        self.kernel.finish();
         self.beside = glazing.beside;
     }
 
@@ -194,9 +194,7 @@ impl Compositor {
                     self.plans.pop();
                 }
                 let (columns, rows) = match self.quality {
-                    // A pixel without a neighbour would be alone.
-                    Quality::Fast if along.shown.is_multiple_of(2) => (along.shared_taps(), across.pairs()),
-                    Quality::Fast => (along.taps(2), across.pairs()),
+                    Quality::Fast => (along.shared_taps(), across.pairs()),
                     Quality::High => (along.taps(2), across.singles(2).collect()),
                 };
                 let (along, across) = ([along.taps(1), columns], [across.singles(1).collect(), rows]);
@@ -209,7 +207,7 @@ impl Compositor {
     }
 
     /// Draws physical rows of the target, from `first` on.
-    fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS]) {
+    fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS], store: Store) {
         let Self {
             blended: [first_luma, second_luma, u, v],
             strips: [y_strip, u_strip, v_strip],
@@ -229,13 +227,16 @@ impl Compositor {
             (job.line(u_plane, chroma, between, u_strip, u), job.line(v_plane, chroma, between, v_strip, v));
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
-            Some(pixels) => job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out),
+            Some(pixels) => {
+                job.kernel.write((luma, chroma), job.coefficients, (pixels, store), lines, out);
+            }
             None => {
                 let wide = 4 * luma.count();
                 row.resize(ROWS * wide, 0);
                 let mut rows = row.chunks_exact_mut(wide);
                 let rows: [&mut [u8]; ROWS] = std::array::from_fn(|_| rows.next().expect("as many as rows"));
-                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows);
+                let pixels = (Pixels::Xrgb8888, Store::Cached);
+                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, rows);
                 for (row, out) in row.chunks_exact(wide).zip(out) {
                     pack(row, job.layout, out);
                 }
@@ -361,8 +362,8 @@ impl<'a> Job<'a> {
 }
 
 impl Strip {
-    /// Half a cache line, and so few that they stay in the first cache.
-    const COLUMNS: usize = 32;
+    /// A cache line.
+    const COLUMNS: usize = 64;
 
     fn fill(&mut self, kernel: Kernel, plane: Plane<'_>, rows: Range<usize>, first: usize) {
         let columns = Self::COLUMNS.min(plane.width - first);
@@ -419,7 +420,8 @@ impl Axis {
     }
 
     fn shared_taps(&self) -> Taps {
-        Taps::shared(self.pairs(), (self.samples / 2) as usize)
+        let both = self.pairs().into_iter().flat_map(|tap| [tap; 2]);
+        Taps::new(both.take(self.shown as usize).collect(), (self.samples / 2) as usize)
     }
 
     fn taps(&self, shrink: u32) -> Taps {

@@ -105,6 +105,8 @@ fn copy_rows(to: &mut [u8], width: usize, from: &[u8], stride: usize) {
 }
 
 /// Y U Y V; the chroma of two rows is averaged, as 4:2:0 has one for both.
+///
+/// Bytes are taken out of whole little-endian words: so the compiler sees that a register's worth can be done at once.
 fn yuyv(stride: usize, data: &[u8], frame: &mut Frame) {
     let width = frame.size().width as usize;
     let [luma, u, v] = frame.planes_mut();
@@ -115,20 +117,23 @@ fn yuyv(stride: usize, data: &[u8], frame: &mut Frame) {
         let (upper, lower) = (&upper[..2 * width], &lower[..2 * width]);
         let (luma_upper, luma_lower) = luma.split_at_mut(width);
         for (luma, source) in [(luma_upper, upper), (luma_lower, lower)] {
-            for (to, from) in luma.iter_mut().zip(source.chunks_exact(2)) {
-                *to = from[0];
+            for (to, from) in luma.iter_mut().zip(source.as_chunks::<2>().0) {
+                *to = u16::from_le_bytes(*from) as u8;
             }
         }
-        let quads = upper.chunks_exact(4).zip(lower.chunks_exact(4));
-        for ((u, v), (a, b)) in u.iter_mut().zip(v).zip(quads) {
-            *u = mean(a[1], b[1]);
-            *v = mean(a[3], b[3]);
+        let pairs = || upper.as_chunks::<4>().0.iter().zip(lower.as_chunks::<4>().0);
+        for (u, (upper, lower)) in u.iter_mut().zip(pairs()) {
+            *u = mean(u32::from_le_bytes(*upper) >> 8 & 0xff, u32::from_le_bytes(*lower) >> 8 & 0xff);
+        }
+        for (v, (upper, lower)) in v.iter_mut().zip(pairs()) {
+            *v = mean(u32::from_le_bytes(*upper) >> 24, u32::from_le_bytes(*lower) >> 24);
         }
     }
 }
 
-fn mean(a: u8, b: u8) -> u8 {
-    (u16::from(a) + u16::from(b)).div_ceil(2) as u8
+/// Of two bytes, as wide as they were read: narrowed earlier, or with `div_ceil`, it takes three times as long.
+fn mean(a: u32, b: u32) -> u8 {
+    ((a + b + 1) >> 1) as u8
 }
 
 fn nv12(stride: usize, luma: &[u8], chroma: &[u8], frame: &mut Frame) {
@@ -137,8 +142,9 @@ fn nv12(stride: usize, luma: &[u8], chroma: &[u8], frame: &mut Frame) {
     copy_rows(y, width, luma, stride);
     let rows = u.chunks_exact_mut(width / 2).zip(v.chunks_exact_mut(width / 2));
     for ((u, v), row) in rows.zip(chroma.chunks(stride)) {
-        for ((u, v), pair) in u.iter_mut().zip(v).zip(row.chunks_exact(2)) {
-            (*u, *v) = (pair[0], pair[1]);
+        for ((u, v), pair) in u.iter_mut().zip(v).zip(row.as_chunks::<2>().0) {
+            let pair = u16::from_le_bytes(*pair);
+            (*u, *v) = (pair as u8, (pair >> 8) as u8);
         }
     }
 }
@@ -256,6 +262,29 @@ mod tests {
 
         assert_eq!(frame.planes(), [&[1, 2, 3, 4][..], &[11], &[22]]);
         assert!(!frame.colour.full_range);
+    }
+
+    #[test]
+    fn wide_yuyv_and_nv12_are_what_their_samples_say() {
+        let (width, height) = (70, 6);
+        let byte = |index: usize| ((index * 37) ^ (index >> 3)) as u8;
+        let data: Vec<u8> = (0..2 * width * height).map(byte).collect();
+        let size = Size::new(width as u32, height as u32);
+        let (mut yuyv, mut nv12) = (Frame::new(size), Frame::new(size));
+
+        convert(*b"YUYV", size, 0, &data, &mut yuyv).expect("a whole picture");
+        convert(*b"NV12", size, 0, &data[..width * height * 3 / 2], &mut nv12).expect("a whole picture");
+
+        assert!((0..width * height).all(|at| yuyv.planes()[0][at] == byte(2 * at)));
+        for at in 0..width * height / 4 {
+            let (row, column) = (at / (width / 2), at % (width / 2));
+            for plane in [1, 2] {
+                let first = 4 * row * width + 4 * column + 2 * plane - 1;
+                let sum = u16::from(byte(first)) + u16::from(byte(first + 2 * width));
+                assert_eq!(u16::from(yuyv.planes()[plane][at]), sum.div_ceil(2), "{plane} at {at}");
+                assert_eq!(nv12.planes()[plane][at], byte(width * height + 2 * at + plane - 1));
+            }
+        }
     }
 
     #[test]

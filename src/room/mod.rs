@@ -7,6 +7,7 @@
 //! ```
 
 pub mod budget;
+pub mod capacity;
 pub mod clock;
 mod decide;
 pub mod document;
@@ -148,6 +149,8 @@ pub struct Settings {
     pub absent_grace: Duration,
     /// How long `stats` waits between two publications; zero is never.
     pub stats_interval: Duration,
+    /// What the board was measured to be able to; `None`: it was not measured.
+    pub capacity: Option<capacity::Capacity>,
 }
 
 /// Which side of a connection makes the offer.

@@ -47,6 +47,7 @@ pub(super) fn info(
             "document_bytes": super::message::LARGEST_PAYLOAD,
             "document_depth": super::message::DEEPEST,
             "snapshot_width": super::message::SNAPSHOT_WIDTHS.end(),
+            "capacity": settings.capacity,
         },
     });
     retained(settings, "info", info)

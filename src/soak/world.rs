@@ -215,6 +215,10 @@ impl World {
                 faults.push(certain(device.part(), device.codes()));
             }
         }
+        // Nothing that is done here makes a sound card wait: when one does, the machine is busy with other things.
+        let starved = [Device::Microphone, Device::Speaker]
+            .map(|device| Standing { certain: false, ..certain(device.part(), &[Code::SoundXrun]) });
+        faults.extend(starved);
         let silent = self.shown_on(of).into_iter().filter(|member| *member != of && !self.sends(*member));
         faults.extend(silent.map(|member| Standing {
             certain: false,

@@ -70,8 +70,9 @@ impl Layout {
         if self.interleaved {
             for ((u, v), from) in chroma.zip(rows(1, x & !1, y / 2, width)) {
                 let Some(from) = from else { return false };
-                for ((u, v), pair) in u.iter_mut().zip(v).zip(from.chunks_exact(2)) {
-                    (*u, *v) = (pair[0], pair[1]);
+                for ((u, v), pair) in u.iter_mut().zip(v).zip(from.as_chunks::<2>().0) {
+                    let pair = u16::from_le_bytes(*pair);
+                    (*u, *v) = (pair as u8, (pair >> 8) as u8);
                 }
             }
         } else {

@@ -2,9 +2,9 @@
 //!
 //! A row of the screen is made of three lines of samples (Y, U, V), which [`Kernel::blend`] has made of two rows of the
 //! picture where it lies between them. Every pixel is sampled between two neighbours of a line, with weights of 7 bits:
-//! `(128 - w) (a - 128) + w (b - 128)` is the sample less 128 in 1/128. Times a coefficient in 1/8192, rounded and
-//! shifted by 15, it is in 1/32: so all of it fits into 16 bits, and into the multiplications that processors have
-//! (`pmaddubsw` and `pmulhrsw` of SSSE3, `umlal` and `sqrdmulh` of NEON). `portable` is the definition.
+//! `(128 - w) a + w b` is the sample in 1/128. Times a coefficient in 1/8192, rounded and shifted by 15, it is in 1/32: so
+//! all of it fits into 16 bits, and into the multiplications that processors have (`pmaddubsw` and `pmulhrsw` of SSSE3,
+//! `umlal` and `sqrdmulh` of NEON). `portable` is the definition.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -55,6 +55,16 @@ impl Pixels {
     }
 }
 
+/// What rows are written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Memory that is read soon.
+    Cached,
+    /// The screen: nobody reads it soon, so it goes past the caches if the processor can do that, which
+    /// [`Kernel::finish`] ends.
+    Streamed,
+}
+
 /// The lines that `ROWS` rows of the screen are made of: each has its luma, and all share the chroma.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<'a, const ROWS: usize> {
@@ -64,7 +74,8 @@ pub struct Lines<'a, const ROWS: usize> {
 }
 
 /// Y′CbCr to R′G′B′ in 1/8192: for limited range `R = 255/219 (Y-16) + 2 (1-Kr) 255/224 (V-128)` and so on, with Kr, Kb
-/// of 0.299, 0.114 (BT.601) or 0.2126, 0.0722 (BT.709).
+/// of 0.299, 0.114 (BT.601) or 0.2126, 0.0722 (BT.709). All are even, so that what a channel lacks of a sample less 128
+/// is a whole number: half the coefficient.
 #[derive(Clone, Copy, Debug)]
 pub struct Coefficients {
     luma: i16,
@@ -73,23 +84,27 @@ pub struct Coefficients {
     green_u: i16,
     green_v: i16,
     blue_u: i16,
-    /// Of a luma of 128, in 1/32, with the half that rounds.
-    middle: i16,
+    /// What is added to red, green, blue, in 1/32, with the half that rounds.
+    offsets: [i16; 3],
 }
 
 impl Coefficients {
     pub const fn of(colour: Colour) -> Self {
         let (luma, red_v, green_u, green_v, blue_u) = match (colour.matrix, colour.full_range) {
-            (Matrix::Bt601, false) => (9539, 13075, 3209, 6660, 16525),
-            (Matrix::Bt601, true) => (8192, 11485, 2819, 5850, 14516),
-            (Matrix::Bt709, false) => (9539, 14686, 1747, 4366, 17305),
-            (Matrix::Bt709, true) => (8192, 12901, 1535, 3835, 15201),
+            (Matrix::Bt601, false) => (9538, 13074, 3210, 6660, 16526),
+            (Matrix::Bt601, true) => (8192, 11484, 2820, 5850, 14516),
+            (Matrix::Bt709, false) => (9538, 14686, 1748, 4366, 17304),
+            (Matrix::Bt709, true) => (8192, 12902, 1534, 3834, 15202),
         };
         // (128 - 16) 255/219 and 128, in 1/32.
-        let middle = if colour.full_range { 4096 } else { 4173 } + 16;
-        Self { luma, red_v, green_u, green_v, blue_u, middle }
+        let middle = if colour.full_range { 4096 } else { 4173 } + 16 - luma / 2;
+        let offsets = [middle - red_v / 2, middle + (green_u + green_v) / 2, middle - blue_u / 2];
+        Self { luma, red_v, green_u, green_v, blue_u, offsets }
     }
 }
+
+/// Rows and columns that are transposed at once.
+const SQUARE: usize = 16;
 
 impl Kernel {
     /// The fastest that this processor has.
@@ -127,29 +142,38 @@ impl Kernel {
     }
 
     /// Writes rows of the screen, sampled along `luma` and `chroma` in lines that are cut to their [`Taps::range`].
-    /// Chroma has as many taps as luma, or, [`Taps::shared`], half of them.
     ///
     /// # Panics
-    /// If a line is shorter than its taps reach, or a row has not just as many pixels as there are taps.
+    /// If a line is shorter than its taps reach, or a row has not just as many pixels as there are taps of each.
     pub fn write<const ROWS: usize>(
         self,
         (luma, chroma): (&Taps, &Taps),
         coefficients: Coefficients,
-        pixels: Pixels,
+        (pixels, store): (Pixels, Store),
         lines: Lines<'_, ROWS>,
         out: [&mut [u8]; ROWS],
     ) {
         assert!(lines.y.iter().all(|line| line.len() >= luma.reach()));
         assert!([lines.u, lines.v].iter().all(|line| line.len() >= chroma.reach()));
         assert!(out.iter().all(|row| row.len() == pixels.bytes() * luma.count()));
-        assert!([luma.count(), 2 * luma.count()].contains(&(2 * chroma.count())));
-        let job = Job { luma, chroma, coefficients, lines };
+        assert_eq!(luma.count(), chroma.count());
+        let job = Job { luma, chroma, coefficients, lines, store };
         match self {
             Self::Portable => portable::write(job, pixels, out),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(proof) => avx2::write(proof, job, pixels, out),
             #[cfg(target_arch = "aarch64")]
             Self::Neon => neon::write(job, pixels, out),
+        }
+    }
+
+    /// Ends what was [`Store::Streamed`]: whoever learns later that it was drawn finds it there.
+    pub fn finish(self) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(proof) => avx2::finish(proof),
+            // Elsewhere nothing goes past the caches.
+            _ => (),
         }
     }
 
@@ -168,7 +192,25 @@ impl Kernel {
     /// # Panics
     /// If `plane` or `out` is too short for that.
     pub fn transpose(self, plane: &[u8], stride: usize, first: usize, lines: usize, out: &mut [u8]) {
-        portable::transpose(plane, stride, first, lines, out);
+        let Some(rows) = out.len().checked_div(lines).filter(|&rows| rows > 0) else { return };
+        let plane = &plane[first..(rows - 1) * stride + first + lines];
+        if rows < SQUARE || lines < SQUARE || self == Self::Portable {
+            return portable::transpose(plane, stride, rows, out);
+        }
+        // The last square of a row or column lies over the one before as far as it must.
+        let starts = |length: usize| (0..length).step_by(SQUARE).map(move |start| start.min(length - SQUARE));
+        for row in starts(rows) {
+            for line in starts(lines) {
+                let (from, to) = (&plane[row * stride + line..], &mut out[line * rows + row..]);
+                match self {
+                    Self::Portable => unreachable!("it has returned"),
+                    #[cfg(target_arch = "x86_64")]
+                    Self::Avx2(_) => avx2::transpose(from, stride, to, rows),
+                    #[cfg(target_arch = "aarch64")]
+                    Self::Neon => neon::transpose(from, stride, to, rows),
+                }
+            }
+        }
     }
 }
 
@@ -212,14 +254,14 @@ mod tests {
         lines: Lines<'_, ROWS>,
     ) -> [Vec<u8>; ROWS] {
         let mut out = [const { Vec::new() }; ROWS];
-        out.iter_mut().for_each(|row| row.resize(taps.0.count() * pixels.bytes(), 0));
-        kernel.write(
-            taps,
-            Coefficients::of(colour),
-            pixels,
-            lines,
-            out.each_mut().map(|row| row.as_mut_slice()),
-        );
+        for store in [Store::Cached, Store::Streamed] {
+            let before = std::mem::replace(&mut out, [const { Vec::new() }; ROWS]);
+            out.iter_mut().for_each(|row| row.resize(taps.0.count() * pixels.bytes(), 0));
+            let rows = out.each_mut().map(|row| row.as_mut_slice());
+            kernel.write(taps, Coefficients::of(colour), (pixels, store), lines, rows);
+            kernel.finish();
+            assert!(before.iter().zip(&out).all(|(before, out)| before.is_empty() || before == out));
+        }
         out
     }
 
@@ -231,15 +273,15 @@ mod tests {
             pixels in 1..130usize, samples in 1..300usize, seed: u32, backwards: bool,
             step in prop_oneof![Just(1.0), Just(2.0), Just(0.5), 0.05..9.0f64],
             first in prop_oneof![Just(0.0), Just(0.5), 0.0..40.0f64],
-            xrgb: bool, full_range: bool, bt709: bool, sharing: bool,
+            xrgb: bool, full_range: bool, bt709: bool, shared: bool,
         ) {
             let luma = even(pixels, samples, step, first, backwards);
             let half = samples.div_ceil(2);
-            let each = even(pixels, half, step / 2.0, (first - 0.5) / 2.0, backwards);
-            let chroma = match sharing && pixels % 2 == 0 {
-                true => Taps::shared(taps(pixels / 2, half, step, (first + step / 2.0 - 0.5) / 2.0, backwards), half),
-                false => each,
-            };
+            let mut chroma = taps(pixels, half, step / 2.0, (first - 0.5) / 2.0, backwards);
+            if shared {
+                chroma = chroma.iter().step_by(2).flat_map(|&tap| [tap; 2]).take(pixels).collect();
+            }
+            let chroma = Taps::new(chroma, half);
             let (y, below) = (noise(samples, seed), noise(samples, seed ^ 1));
             let (u, v) = (noise(half, seed ^ 2), noise(half, seed ^ 3));
             let matrix = if bt709 { Matrix::Bt709 } else { Matrix::Bt601 };
@@ -275,16 +317,18 @@ mod tests {
 
         #[test]
         fn columns_become_lines(
-            (width, rows) in (1..40usize, 0..40usize), (first, lines) in (0..20usize, 0..20usize), seed: u32,
+            (width, rows) in (1..40usize, 0..40usize), (first, lines) in (0..20usize, 0..40usize), seed: u32,
         ) {
             let stride = first + lines + width;
             let plane = noise(stride * rows, seed);
-            let mut out = vec![0; lines * rows];
 
-            Kernel::best().transpose(&plane, stride, first, lines, &mut out);
+            for kernel in Kernel::all() {
+                let mut out = vec![0; lines * rows];
+                kernel.transpose(&plane, stride, first, lines, &mut out);
 
-            for (at, &sample) in out.iter().enumerate() {
-                prop_assert_eq!(sample, plane[at % rows * stride + first + at / rows]);
+                for (at, &sample) in out.iter().enumerate() {
+                    prop_assert_eq!(sample, plane[at % rows * stride + first + at / rows], "{:?}", kernel);
+                }
             }
         }
     }

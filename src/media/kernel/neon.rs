@@ -6,9 +6,6 @@ use super::taps::{FULL, Pattern, Place};
 use super::{Coefficients, Pixels};
 use std::arch::aarch64::*;
 
-/// 128 in 1/128.
-const MIDDLE: u16 = 128 << 7;
-
 /// `near`, `far` and `out` are of one length, and `weight` neither 0 nor [`FULL`].
 pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
     let (out, out_rest) = out.as_chunks_mut::<16>();
@@ -31,6 +28,36 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
     super::portable::blend(near_rest, far_rest, weight, out_rest);
 }
 
+/// A square of sixteen by sixteen samples, rows of `from` as rows of `to`, `stride` and `to_stride` apart.
+///
+/// # Panics
+/// If one of them is shorter than that.
+pub fn transpose(from: &[u8], stride: usize, to: &mut [u8], to_stride: usize) {
+    assert!(from.len() >= 15 * stride + 16 && to.len() >= 15 * to_stride + 16);
+    // SAFETY: the processor has NEON, and each vector is read from and written to 16 bytes, the last
+    // of which lie within what was just seen to be there.
+    unsafe {
+        let square = std::array::from_fn(|row| vld1q_u8(from.as_ptr().add(row * stride)));
+        let square = interleaved(interleaved(interleaved(interleaved(square))));
+        for (row, vector) in square.into_iter().enumerate() {
+            vst1q_u8(to.as_mut_ptr().add(row * to_stride), vector);
+        }
+    }
+}
+
+/// Rows that are eight apart interleaved: the digits of each sample's place move on by one, and after four times row and
+/// column have changed sides.
+#[inline(always)]
+fn interleaved(square: [uint8x16_t; 16]) -> [uint8x16_t; 16] {
+    let mut out = square;
+    for row in 0..8 {
+        let (a, b) = (square[row], square[row + 8]);
+        // SAFETY: the processor has NEON.
+        [out[2 * row], out[2 * row + 1]] = unsafe { [vzip1q_u8(a, b), vzip2q_u8(a, b)] };
+    }
+    out
+}
+
 /// As [`super::Kernel::write`], whose checks were made.
 pub fn write<const ROWS: usize>(job: Job<'_, ROWS>, pixels: Pixels, out: [&mut [u8]; ROWS]) {
     // SAFETY: `Kernel::write` has seen that lines are as long as their taps reach, rows as
@@ -45,74 +72,64 @@ const FAR: u8 = Pattern::Far as u8;
 /// Sixteen values, the first eight first.
 type Wide = [int16x8_t; 2];
 
-/// Rows of `BYTES` a pixel; each two pixels have one tap of chroma if `SHARED`.
+/// Rows of `BYTES` a pixel.
 ///
 /// # Safety
 /// Lines are as long as their taps reach, rows as long as `BYTES` times the taps of luma; there are as many blocks of
 /// chroma, and all are as the patterns want them.
-unsafe fn rows<
-    const ROWS: usize,
-    const BYTES: usize,
-    const SHARED: bool,
-    const LUMA: u8,
-    const CHROMA: u8,
->(
-    Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
+unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHROMA: u8>(
+    Job { luma, chroma, coefficients, lines, .. }: Job<'_, ROWS>,
     out: [&mut [u8]; ROWS],
 ) {
-    let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, middle } = coefficients;
+    let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, offsets } = coefficients;
     let out = out.map(|row| row.as_mut_ptr());
     for (luma, chroma) in luma.places().zip(chroma.places()) {
         // SAFETY: windows lie within a line that is as long as the taps reach, and a block ends within the row.
         unsafe {
+            let offsets = offsets.map(|offset| vdupq_n_s16(offset));
             let colour = |u: int16x8_t, v: int16x8_t| {
                 let green = vaddq_s16(vqrdmulhq_n_s16(u, green_u), vqrdmulhq_n_s16(v, green_v));
-                [vqrdmulhq_n_s16(v, red_v), green, vqrdmulhq_n_s16(u, blue_u)]
+                [
+                    vaddq_s16(vqrdmulhq_n_s16(v, red_v), offsets[0]),
+                    vsubq_s16(offsets[1], green),
+                    vaddq_s16(vqrdmulhq_n_s16(u, blue_u), offsets[2]),
+                ]
             };
-            let [low, high] = if SHARED {
-                let [u, v] = [lines.u, lines.v].map(|line| eight::<CHROMA>(line, chroma));
-                let colour = colour(u, v);
-                // Each of eight twice.
-                [colour.map(|each| vzip1q_s16(each, each)), colour.map(|each| vzip2q_s16(each, each))]
-            } else {
-                let [u, v] = [lines.u, lines.v].map(|line| sixteen::<CHROMA>(line, chroma));
-                [colour(u[0], v[0]), colour(u[1], v[1])]
-            };
+            let [u, v] = [lines.u, lines.v].map(|line| samples::<CHROMA>(line, chroma));
+            let [low, high] = [colour(u[0], v[0]), colour(u[1], v[1])];
             for (line, out) in lines.y.iter().zip(&out) {
-                let y = sixteen::<LUMA>(line, luma);
-                let rgb = |y: int16x8_t, [red, green, blue]: [int16x8_t; 3]| {
-                    let y = vaddq_s16(vqrdmulhq_n_s16(y, y_luma), vdupq_n_s16(middle));
-                    [vaddq_s16(y, red), vsubq_s16(y, green), vaddq_s16(y, blue)]
-                        .map(|each| vqshrun_n_s16::<5>(each))
+                let y = samples::<LUMA>(line, luma);
+                let rgb = |y: int16x8_t, colour: [int16x8_t; 3]| {
+                    let y = vqrdmulhq_n_s16(y, y_luma);
+                    colour.map(|of| vqshrun_n_s16::<5>(vaddq_s16(y, of)))
                 };
-                let to = out.add(luma.block.first as usize * BYTES);
-                store::<BYTES>([rgb(y[0], low), rgb(y[1], high)], to);
+                store::<BYTES>([rgb(y[0], low), rgb(y[1], high)], out.add(luma.first * BYTES));
             }
         }
     }
 }
 
-/// A block's samples less 128, in 1/128.
+/// A block's samples in 1/128.
 ///
 /// # Safety
 /// The block is one of sixteen taps of this pattern, or of one that is denser than [`Pattern::Near`], and `line` is as
 /// long as they reach.
 #[inline]
-unsafe fn sixteen<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> Wide {
+unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> Wide {
     let line = line.as_ptr();
     // SAFETY: 16 bytes from each window on lie within the line, and where samples stand side by side all that there are
     // from the start on: 16, or 32 of pairs. A block's arrays have 32 bytes.
     unsafe {
         match PATTERN {
             SAME => {
-                let samples = vld1q_u8(line.add(place.start));
-                [vget_low_u8(samples), vget_high_u8(samples)].map(|half| centred(vshll_n_u8::<7>(half)))
+                let samples = vld1q_u8(line.add(place.origin + place.first));
+                [vget_low_u8(samples), vget_high_u8(samples)].map(|half| signed(vshll_n_u8::<7>(half)))
             }
             HALF => {
-                let uint8x16x2_t(first, second) = vld2q_u8(line.add(place.start));
+                let uint8x16x2_t(first, second) = vld2q_u8(line.add(place.origin + 2 * place.first));
                 let low = vaddl_u8(vget_low_u8(first), vget_low_u8(second));
                 let high = vaddl_u8(vget_high_u8(first), vget_high_u8(second));
-                [low, high].map(|sum| centred(vshlq_n_u16::<6>(sum)))
+                [low, high].map(|sum| signed(vshlq_n_u16::<6>(sum)))
             }
             _ => {
                 let window = |at: u32| vld1q_u8(line.add(at as usize));
@@ -129,35 +146,6 @@ unsafe fn sixteen<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> Wide {
                     pairs = [either(pairs[0], others[0]), either(pairs[1], others[1])];
                 }
                 [weighted(lower(weights), pairs[0]), weighted(upper(weights), pairs[1])]
-            }
-        }
-    }
-}
-
-/// The same of a block of eight taps.
-///
-/// # Safety
-/// As of [`sixteen`], with eight taps.
-#[inline]
-unsafe fn eight<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> int16x8_t {
-    let line = line.as_ptr();
-    // SAFETY: as in `sixteen`, with half of what stands side by side.
-    unsafe {
-        match PATTERN {
-            SAME => centred(vshll_n_u8::<7>(vld1_u8(line.add(place.start)))),
-            HALF => {
-                let uint8x8x2_t(first, second) = vld2_u8(line.add(place.start));
-                centred(vshlq_n_u16::<6>(vaddl_u8(first, second)))
-            }
-            _ => {
-                let window = |at: u32| vld1q_u8(line.add(at as usize));
-                let mut pairs = picked(window(place.block.windows[0]), vld2_u8(place.block.places.as_ptr()));
-                if PATTERN == FAR
-                    && let Some(far) = place.far
-                {
-                    pairs = either(pairs, picked(window(far.windows[0]), vld2_u8(far.places.as_ptr())));
-                }
-                weighted(vld2_u8(place.block.weights.as_ptr()), pairs)
             }
         }
     }
@@ -191,14 +179,14 @@ fn either(one: uint8x8x2_t, other: uint8x8x2_t) -> uint8x8x2_t {
 #[inline]
 fn weighted(weights: uint8x8x2_t, pairs: uint8x8x2_t) -> int16x8_t {
     // SAFETY: the processor has NEON.
-    centred(unsafe { vmlal_u8(vmull_u8(pairs.0, weights.0), pairs.1, weights.1) })
+    signed(unsafe { vmlal_u8(vmull_u8(pairs.0, weights.0), pairs.1, weights.1) })
 }
 
-/// Less 128, in 1/128.
+/// None is above 32,640.
 #[inline]
-fn centred(samples: uint16x8_t) -> int16x8_t {
+fn signed(samples: uint16x8_t) -> int16x8_t {
     // SAFETY: the processor has NEON.
-    unsafe { vreinterpretq_s16_u16(vsubq_u16(samples, vdupq_n_u16(MIDDLE))) }
+    unsafe { vreinterpretq_s16_u16(samples) }
 }
 
 /// Twice eight pixels of R, G, B.

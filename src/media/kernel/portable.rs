@@ -17,17 +17,13 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
 }
 
 pub fn write<const ROWS: usize>(
-    Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
+    Job { luma, chroma, coefficients, lines, .. }: Job<'_, ROWS>,
     pixels: Pixels,
     mut out: [&mut [u8]; ROWS],
 ) {
-    let shared = chroma.count() < luma.count();
-    let runs = luma.as_slice().chunks(RUN).zip(chroma.as_slice().chunks(if shared { RUN / 2 } else { RUN }));
+    let runs = luma.as_slice().chunks(RUN).zip(chroma.as_slice().chunks(RUN));
     for (index, (luma, chroma)) in runs.enumerate() {
-        let (mut u, mut v) = (sample(lines.u, chroma), sample(lines.v, chroma));
-        if shared {
-            [u, v] = [u, v].map(|samples| std::array::from_fn(|pixel| samples[pixel / 2]));
-        }
+        let (u, v) = (sample(lines.u, chroma), sample(lines.v, chroma));
         for (line, out) in lines.y.iter().zip(&mut out) {
             let y = sample(line, luma);
             let start = index * RUN * pixels.bytes();
@@ -52,14 +48,14 @@ pub fn write<const ROWS: usize>(
     }
 }
 
-/// Each tap's sample less 128, in 1/128.
+/// Each tap's sample in 1/128.
 fn sample(line: &[u8], taps: &[Tap]) -> [i16; RUN] {
     let mut samples = [0; RUN];
     for (sample, tap) in samples.iter_mut().zip(taps) {
         let index = tap.index as usize;
         // A line of one sample has no second one.
         let pair = [line[index], line.get(index + 1).copied().unwrap_or(line[index])];
-        let [a, b] = pair.map(|sample| i16::from(sample).wrapping_sub(128));
+        let [a, b] = pair.map(i16::from);
         let w = i16::from(tap.weight);
         *sample = a.wrapping_mul(i16::from(FULL) - w).wrapping_add(b.wrapping_mul(w));
     }
@@ -67,17 +63,18 @@ fn sample(line: &[u8], taps: &[Tap]) -> [i16; RUN] {
 }
 
 impl Coefficients {
-    /// The 8-bit channels of a pixel, from samples less 128 in 1/128.
+    /// The 8-bit channels of a pixel, from samples in 1/128.
     #[inline(always)]
     fn rgb(&self, y: i16, u: i16, v: i16) -> [u32; 3] {
-        // Nothing here overflows: no sum is above 21,000.
-        let luma = product(y, self.luma).wrapping_add(self.middle);
+        // Nothing here overflows: no sum is above 27,000.
+        let luma = product(y, self.luma);
         let green = product(u, self.green_u).wrapping_add(product(v, self.green_v));
-        let byte = |value: i16| (value >> 5).clamp(0, 255) as u32;
+        let [red_offset, green_offset, blue_offset] = self.offsets;
+        let byte = |value: i16| (luma.wrapping_add(value) >> 5).clamp(0, 255) as u32;
         [
-            byte(luma.wrapping_add(product(v, self.red_v))),
-            byte(luma.wrapping_sub(green)),
-            byte(luma.wrapping_add(product(u, self.blue_u))),
+            byte(product(v, self.red_v).wrapping_add(red_offset)),
+            byte(green_offset.wrapping_sub(green)),
+            byte(product(u, self.blue_u).wrapping_add(blue_offset)),
         ]
     }
 }
@@ -88,43 +85,11 @@ fn product(sample: i16, coefficient: i16) -> i16 {
     (i32::from(sample).wrapping_mul(i32::from(coefficient)).wrapping_add(1 << 14) >> 15) as i16
 }
 
-pub fn transpose(plane: &[u8], stride: usize, first: usize, lines: usize, out: &mut [u8]) {
-    let rows = out.len() / lines.max(1);
-    let mut row = 0;
-    while row < rows {
-        let tall = if row + 8 <= rows { 8 } else { 1 };
-        let mut line = 0;
-        while line < lines {
-            let wide = if line + 8 <= lines && tall == 8 { 8 } else { 1 };
-            let from = |y: usize| &plane[(row + y) * stride + first + line..];
-            if wide == 8 {
-                let square = std::array::from_fn(|y| {
-                    u64::from_le_bytes(*from(y).first_chunk().expect("eight columns are left"))
-                });
-                for (x, column) in turned(square).into_iter().enumerate() {
-                    out[(line + x) * rows + row..][..8].copy_from_slice(&column.to_le_bytes());
-                }
-            } else {
-                for y in 0..tall {
-                    out[line * rows + row + y] = from(y)[0];
-                }
-            }
-            line += wide;
-        }
-        row += tall;
-    }
-}
-
-/// Eight rows of eight bytes as eight columns: quarters change places, then quarters of those, then of those.
-#[inline(always)]
-fn turned(mut rows: [u64; 8]) -> [u64; 8] {
-    for (apart, mask) in [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff)]
-    {
-        for upper in (0..8).filter(|row| row & apart == 0) {
-            let (a, b) = (rows[upper], rows[upper + apart]);
-            rows[upper] = a & mask | (b & mask) << (8 * apart);
-            rows[upper + apart] = a >> (8 * apart) & mask | b & !mask;
+/// `plane` begins with the first sample of the first row, of `rows`; lines are as many as fill `out`.
+pub fn transpose(plane: &[u8], stride: usize, rows: usize, out: &mut [u8]) {
+    for (column, line) in out.chunks_exact_mut(rows).enumerate() {
+        for (sample, row) in line.iter_mut().zip(plane.chunks(stride)) {
+            *sample = row[column];
         }
     }
-    rows
 }

@@ -1,7 +1,7 @@
 //! Rows of the screen as every kernel with vectors goes about them.
 
 use super::taps::Taps;
-use super::{Coefficients, Lines};
+use super::{Coefficients, Lines, Store};
 
 /// What `ROWS` rows are made of.
 #[derive(Clone, Copy)]
@@ -10,11 +10,12 @@ pub struct Job<'a, const ROWS: usize> {
     pub chroma: &'a Taps,
     pub coefficients: Coefficients,
     pub lines: Lines<'a, ROWS>,
+    pub store: Store,
 }
 
-/// Calls the kernel's `rows::<ROWS, BYTES, SHARED, LUMA, CHROMA>(job, out)` for bytes a pixel, whether two pixels share a tap
-/// of chroma, and the patterns of both taps; rows whose samples are scattered are the portable kernel's. A pattern
-/// stands for itself, and what is denser than `Near` has blocks like it.
+/// Calls the kernel's `rows::<ROWS, BYTES, LUMA, CHROMA>(job, out)` for bytes a pixel and the patterns of both taps; rows
+/// whose samples are scattered are the portable kernel's. A pattern stands for itself, and what is denser than `Near` has
+/// blocks like it.
 macro_rules! by_pattern {
     ($rows:ident, $job:expr, $pixels:expr, $out:expr) => {{
         use super::Pixels::{Rgb565, Xrgb8888};
@@ -22,22 +23,17 @@ macro_rules! by_pattern {
         let (job, out) = ($job, $out);
         macro_rules! of {
             ($luma:expr, $chroma:expr) => {
-                match ($pixels, job.chroma.count() < job.luma.count()) {
-                    (Xrgb8888, true) => $rows::<ROWS, 4, true, { $luma as u8 }, { $chroma as u8 }>(job, out),
-                    (Xrgb8888, false) => {
-                        $rows::<ROWS, 4, false, { $luma as u8 }, { $chroma as u8 }>(job, out)
-                    }
-                    (Rgb565, true) => $rows::<ROWS, 2, true, { $luma as u8 }, { $chroma as u8 }>(job, out),
-                    (Rgb565, false) => $rows::<ROWS, 2, false, { $luma as u8 }, { $chroma as u8 }>(job, out),
+                match $pixels {
+                    Xrgb8888 => $rows::<ROWS, 4, { $luma as u8 }, { $chroma as u8 }>(job, out),
+                    Rgb565 => $rows::<ROWS, 2, { $luma as u8 }, { $chroma as u8 }>(job, out),
                 }
             };
         }
         match (job.luma.pattern(), job.chroma.pattern()) {
-            (Same, Same) => of!(Same, Same),
-            (Same, Near) => of!(Same, Near),
             (Half, Same) => of!(Half, Same),
-            (Half, Half) => of!(Half, Half),
-            (Same | Half | Near, Same | Half | Near) => of!(Near, Near),
+            (Same, Same | Half | Near) => of!(Same, Near),
+            (Half, Half | Near) => of!(Half, Near),
+            (Near, Same | Half | Near) => of!(Near, Near),
             (Far, Far) => of!(Far, Far),
             (Far, Same | Half | Near) => of!(Far, Near),
             _ => super::portable::write(job, $pixels, out),

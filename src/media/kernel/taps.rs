@@ -4,9 +4,8 @@ use std::ops::Range;
 
 /// The whole weight: 7 bits.
 pub const FULL: u8 = 128;
-/// Taps of a block: of as many pixels as are made at once, or of each two of them.
+/// Pixels that are made at once.
 pub const BLOCK: usize = 16;
-pub const SHARED_BLOCK: usize = BLOCK / 2;
 /// Samples that are loaded at once.
 pub const WINDOW: usize = 16;
 
@@ -44,24 +43,21 @@ pub enum Pattern {
     Scattered,
 }
 
-/// Sixteen pixels, their samples as bytes of windows: those of pixels 0–7 in the lower half; or eight, in the lower half
-/// alone. Small: those of a row are to stay in the first cache.
+/// Sixteen pixels, their samples as bytes of windows. Small: those of a row are to stay in the first cache.
 #[derive(Clone, Debug)]
-#[repr(C, align(16))]
+#[repr(C)]
 pub struct Block {
     /// For each pixel the places of its two samples in the window of its eight pixels; 0x80 where its window is another.
     pub places: [u8; 32],
-    /// The weights of the two samples.
+    /// The weights of the two samples, as [`stored`].
     pub weights: [u8; 32],
     /// Where the windows of pixels 0–7 and 8–15 begin.
     pub windows: [u32; 2],
-    /// The first tap.
-    pub first: u32,
 }
 
 /// What a [`Block`] has besides where samples lie [`Pattern::Far`] apart: the same for pixels 4–7 and 12–15.
 #[derive(Clone, Debug)]
-#[repr(C, align(16))]
+#[repr(C)]
 pub struct FarBlock {
     pub places: [u8; 32],
     pub windows: [u32; 2],
@@ -73,28 +69,23 @@ pub struct Place<'a> {
     pub block: &'a Block,
     /// There if [`Pattern::Far`].
     pub far: Option<&'a FarBlock>,
-    /// Where samples begin that stand side by side: [`Pattern::Same`], or [`Pattern::Half`].
-    pub start: usize,
+    /// The first pixel.
+    pub first: usize,
+    /// The sample of the row's first pixel.
+    pub origin: usize,
+}
+
+/// A weight as processors multiply it. x86-64 has signed bytes for it, and 128 as a negative one only.
+pub const fn stored(weight: u8) -> u8 {
+    if cfg!(target_arch = "x86_64") { weight.wrapping_neg() } else { weight }
 }
 
 impl Taps {
-    /// `taps` lie within a line of `samples`, of which at least one is needed; each is for one pixel.
+    /// `taps` lie within a line of `samples`, of which at least one is needed.
     ///
     /// # Panics
     /// If one lies beyond, or weighs more than [`FULL`].
-    pub fn new(taps: Vec<Tap>, samples: usize) -> Self {
-        Self::in_blocks(taps, samples, BLOCK)
-    }
-
-    /// The same, each for two pixels.
-    ///
-    /// # Panics
-    /// As [`Taps::new`].
-    pub fn shared(taps: Vec<Tap>, samples: usize) -> Self {
-        Self::in_blocks(taps, samples, SHARED_BLOCK)
-    }
-
-    fn in_blocks(mut taps: Vec<Tap>, samples: usize, size: usize) -> Self {
+    pub fn new(mut taps: Vec<Tap>, samples: usize) -> Self {
         for tap in &mut taps {
             assert!((tap.index as usize) < samples && tap.weight <= FULL, "{tap:?} of {samples}");
             // The last sample is the second of its pair, so that each pair lies within the line.
@@ -108,11 +99,11 @@ impl Taps {
         let first = indices().min().unwrap_or(0).min(last.saturating_sub(WINDOW));
         let range = first..last.max(first + WINDOW).min(samples);
         taps.iter_mut().for_each(|tap| tap.index -= first as u32);
-        let pattern = pattern(&taps, range.len(), size);
+        let pattern = pattern(&taps, range.len());
         let (mut blocks, mut far_blocks) = (Vec::new(), Vec::new());
         if pattern != Pattern::Scattered {
-            for start in starts(taps.len(), size) {
-                let (block, far) = block(&taps[start..start + size], start, range.len(), pattern);
+            for start in starts(taps.len()) {
+                let (block, far) = block(&taps[start..start + BLOCK], range.len(), pattern);
                 blocks.push(block);
                 far_blocks.extend((pattern == Pattern::Far).then_some(far));
             }
@@ -145,23 +136,23 @@ impl Taps {
     }
 
     /// The blocks of all taps in order, the last one ending with the last tap; none if [`Pattern::Scattered`].
+    #[inline(always)]
     pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        let each = if self.pattern == Pattern::Half { 2 } else { 1 };
-        self.blocks.iter().enumerate().map(move |(index, block)| Place {
-            block,
-            far: self.far_blocks.get(index),
-            start: (self.origin + each * block.first) as usize,
+        let origin = self.origin as usize;
+        self.blocks.iter().zip(starts(self.taps.len())).enumerate().map(move |(index, (block, first))| {
+            Place { block, far: self.far_blocks.get(index), first, origin }
         })
     }
 }
 
-/// The first tap of each block of `size`.
-fn starts(taps: usize, size: usize) -> impl Iterator<Item = usize> {
-    (0..taps.div_ceil(size)).map(move |block| (block * size).min(taps - size))
+/// The first tap of each block.
+#[inline(always)]
+fn starts(taps: usize) -> impl Iterator<Item = usize> {
+    (0..taps.div_ceil(BLOCK)).map(move |block| (block * BLOCK).min(taps - BLOCK))
 }
 
-fn pattern(taps: &[Tap], samples: usize, size: usize) -> Pattern {
-    if taps.len() < size || samples < WINDOW {
+fn pattern(taps: &[Tap], samples: usize) -> Pattern {
+    if taps.len() < BLOCK || samples < WINDOW {
         return Pattern::Scattered;
     }
     let first = taps[0].index;
@@ -172,9 +163,8 @@ fn pattern(taps: &[Tap], samples: usize, size: usize) -> Pattern {
             *tap == same || step == 1 && *tap == Tap { index: same.index.wrapping_sub(1), weight: FULL }
         })
     };
-    let fit = |pixels: usize| {
-        starts(taps.len(), size).all(|start| taps[start..start + size].chunks(pixels).all(fits))
-    };
+    let fit =
+        |pixels: usize| starts(taps.len()).all(|start| taps[start..start + BLOCK].chunks(pixels).all(fits));
     match () {
         () if every(1, 0) => Pattern::Same,
         () if every(2, FULL / 2) => Pattern::Half,
@@ -191,9 +181,9 @@ fn fits(taps: &[Tap]) -> bool {
     ((most - least) as usize) < WINDOW - 1
 }
 
-fn block(taps: &[Tap], first: usize, samples: usize, pattern: Pattern) -> (Block, FarBlock) {
+fn block(taps: &[Tap], samples: usize, pattern: Pattern) -> (Block, FarBlock) {
     let each = if pattern == Pattern::Far { 4 } else { 8 };
-    let mut block = Block { places: [0x80; 32], weights: [0; 32], windows: [0; 2], first: first as u32 };
+    let mut block = Block { places: [0x80; 32], weights: [0; 32], windows: [0; 2] };
     let mut far = FarBlock { places: [0x80; 32], windows: [0; 2] };
     for (pixel, tap) in taps.iter().enumerate() {
         let group = &taps[pixel / each * each..][..each];
@@ -207,7 +197,8 @@ fn block(taps: &[Tap], first: usize, samples: usize, pattern: Pattern) -> (Block
         windows[pixel / 8] = window;
         let place = (tap.index - window) as u8;
         places[2 * pixel..2 * pixel + 2].copy_from_slice(&[place, place + 1]);
-        block.weights[2 * pixel..2 * pixel + 2].copy_from_slice(&[FULL - tap.weight, tap.weight]);
+        block.weights[2 * pixel..2 * pixel + 2]
+            .copy_from_slice(&[stored(FULL - tap.weight), stored(tap.weight)]);
     }
     (block, far)
 }

@@ -27,6 +27,7 @@ pub fn settings(name: &str) -> Settings {
         may_listen: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::ZERO,
+        capacity: None,
     }
 }
 
