@@ -15,7 +15,7 @@ mod peers;
 mod stats;
 
 use crate::clock::Clock;
-use crate::config::{Config, IceServer};
+use crate::config::{self, Config, IceServer};
 use crate::link::mqtt::{self, MqttEvent};
 use crate::link::peer::{self, Clocks};
 use crate::link::relay::{Relays, Server};
@@ -162,6 +162,7 @@ impl Kiosk {
             mirror: config.room.mirror,
             may_look: config.authorize.camera,
             may_listen: config.authorize.microphone,
+            has_microphone: config.sound.microphone != config::NONE,
             absent_grace: config.room.absent_grace,
             stats_interval: config.room.stats_interval,
             capacity: config.room.capacity.clone(),

@@ -336,6 +336,7 @@ fn kiosk() -> Room {
         mirror: true,
         may_look: true,
         may_listen: true,
+        has_microphone: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::from_secs(10),
         capacity: None,

@@ -86,6 +86,7 @@ pub fn room(bytes: &[u8]) -> usize {
         mirror: true,
         may_look: true,
         may_listen: true,
+        has_microphone: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::from_secs(300),
         capacity: None,

@@ -145,6 +145,8 @@ pub struct Settings {
     pub may_look: bool,
     /// Whether the kiosk may listen: if not, the microphone is never opened.
     pub may_listen: bool,
+    /// Whether there is to be a microphone at all.
+    pub has_microphone: bool,
     /// How long a call outlives its document.
     pub absent_grace: Duration,
     /// How long `stats` waits between two publications; zero is never.

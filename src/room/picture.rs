@@ -18,9 +18,13 @@ impl Room {
         let identify = self.identify_until.map(|_| self.settings.id.to_string());
         let live = Live {
             camera: self.wanted_camera().is_some_and(|at| self.may_work(&Part::Camera(at))),
-            microphone: self.wanted_sound().microphone == Use::Open && self.may_work(&Part::Microphone),
+            microphone: self.listens() && self.may_work(&Part::Microphone),
         };
         Picture { scene, identify, notice: self.notice(), live }
+    }
+
+    fn listens(&self) -> bool {
+        self.settings.has_microphone && self.wanted_sound().microphone == Use::Open
     }
 
     /// Whether nothing is known that keeps this device from working.
@@ -60,7 +64,7 @@ impl Room {
             speaking: self.speakers.contains_key(&member.id),
             share: self.budget.share(&member.id),
             earphone_muted: member.mode == Mode::Camera && document.mute.earphone,
-            microphone_muted: member.mode == Mode::Camera && self.wanted_sound().microphone != Use::Open,
+            microphone_muted: member.mode == Mode::Camera && !self.listens(),
         }
     }
 

@@ -25,6 +25,7 @@ pub fn settings(name: &str) -> Settings {
         mirror: true,
         may_look: true,
         may_listen: true,
+        has_microphone: true,
         absent_grace: Duration::from_secs(60),
         stats_interval: Duration::ZERO,
         capacity: None,

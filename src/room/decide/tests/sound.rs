@@ -63,6 +63,23 @@ fn a_kiosk_that_may_not_listen_says_so_if_it_is_asked_to_and_never_does() {
 }
 
 #[test]
+fn a_kiosk_without_a_microphone_never_shows_a_live_one() {
+    for has_microphone in [true, false] {
+        let mut room = Room::new(Settings { has_microphone, ..settings("lobby") });
+        room.handle(Event::BrokerUp, at_ms(0));
+
+        let joined = document_comes(&mut room, TWO, 10);
+
+        assert_eq!(tile(&joined, "lobby").microphone_muted, !has_microphone);
+        let picture = joined.iter().rev().find_map(|command| match command {
+            Command::Show(picture) => Some(picture),
+            _ => None,
+        });
+        assert_eq!(picture.map(|picture| picture.live.microphone), Some(has_microphone));
+    }
+}
+
+#[test]
 fn who_speaks_is_said_once_and_pauses_between_words_do_not_end_it() {
     let mut room = online("lobby");
     document_comes(&mut room, TWO, 0);
