@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
+.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 image bundle test-image flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -66,6 +66,18 @@ aarch64: ## The release binary for 64-bit ARM boards, and the library's tests on
 	@board/install-packages build arm
 	@echo "Building Parlor for 64-bit ARM twice, the binary and its tests. The first time that takes a good quarter of an hour:"
 	board/aarch64/build test
+
+image: ## A flashable image for BOARD (a folder in board/, as qemu-virt) in target/image; needs root, amd64 Debian
+	@board/install-packages build arm image
+	board/image "$(BOARD)"
+
+bundle: ## A signed update for boards that run the image of BOARD; KEY= and CERTIFICATE= name who signs
+	@board/install-packages image
+	board/bundle "$(BOARD)"
+
+test-image: ## Boots the image of qemu-virt in an emulated 64-bit ARM machine: a room on its glass, updates taken and given back
+	@board/install-packages image
+	board/qemu-virt/test room update
 
 flash: ## Writes an image to a disk and reads it back: IMAGE=disk.img.zst DISK=/dev/sdX; refuses a disk in use
 	@board/flash "$(IMAGE)" "$(DISK)"
