@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 image bundle test-image flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
+.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 image bundle test-image test-power-cut flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -78,6 +78,10 @@ bundle: ## A signed update for boards that run the image of BOARD; KEY= and CERT
 test-image: ## Boots the image of qemu-virt in an emulated 64-bit ARM machine: a room on its glass, updates taken and given back
 	@board/install-packages image
 	board/qemu-virt/test room update
+
+test-power-cut: ## Cuts the power of that machine CUTS times (20), in starts and in updates; half an hour
+	@board/install-packages image
+	CUTS=$(CUTS) board/qemu-virt/test cuts
 
 flash: ## Writes an image to a disk and reads it back: IMAGE=disk.img.zst DISK=/dev/sdX; refuses a disk in use
 	@board/flash "$(IMAGE)" "$(DISK)"

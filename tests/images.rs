@@ -102,6 +102,7 @@ fn the_scripts_are_read_without_complaint() {
         "board/qemu-virt/test",
         "board/qemu-virt/guest/start",
         "board/qemu-virt/guest/update",
+        "board/qemu-virt/guest/work",
     ];
     let said: BTreeSet<String> = scripts
         .iter()
