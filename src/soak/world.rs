@@ -317,12 +317,14 @@ mod tests {
     fn an_unplugged_camera_is_missed_only_while_it_is_wanted() {
         let mut world = World::new(2);
         world.apply(&Step::Rest);
+        let certain =
+            |world: &World| world.faults(0).into_iter().filter(|fault| fault.certain).collect::<Vec<_>>();
         world.apply(&Step::Unplug(0, Device::Front));
-        assert_eq!((world.faults(0).len(), world.degraded(0)), (1, true));
+        assert_eq!((certain(&world).len(), world.degraded(0)), (1, true));
         assert_eq!((world.tile_states(0, 0), world.tile_states(1, 0)[1]), (&["failed"][..], "stalled"));
 
         world.apply(&Step::Switch(0));
-        assert!(world.faults(0).is_empty() && world.sends(0));
+        assert!(certain(&world).is_empty() && world.sends(0));
 
         world.apply(&Step::Leave(0, Stage::Unlisted));
         assert_eq!(world.faults(0)[0].codes, [Code::NotAMember]);
