@@ -8,7 +8,7 @@
 use super::canvas::{PixelLayout, Rgb, Surface};
 use super::frame::Frame;
 use super::glazing::Glazing;
-use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Store, Tap, Taps};
+use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Tap, Taps};
 use super::overlay::Overlay;
 use crate::geometry::{Fit, ONE_PIXEL, Orientation, Placement, Rect, Rotation, place};
 use std::ops::Range;
@@ -110,20 +110,19 @@ impl Compositor {
             let at = (physical.x, y);
             let line = y.checked_sub(target.y).filter(|_| y < target.bottom());
             let Some((job, line)) = job.as_ref().zip(line) else {
-                glazing.rows(at, [row], |[row], _| bars.across(row));
+                glazing.rows(at, [row], |[row]| bars.across(row));
                 continue;
             };
             let pairs = self.quality == Quality::Fast && y + 1 < target.bottom();
             match rows.next_if(|_| pairs) {
-                Some((_, next)) => glazing.rows(at, [row, next], |rows, store| {
-                    self.rows(job, line, rows.map(|row| bars.beside(row)), store);
+                Some((_, next)) => glazing.rows(at, [row, next], |rows| {
+                    self.rows(job, line, rows.map(|row| bars.beside(row)));
                 }),
-                None => glazing.rows(at, [row], |rows, store| {
-                    self.rows(job, line, rows.map(|row| bars.beside(row)), store);
+                None => glazing.rows(at, [row], |rows| {
+                    self.rows(job, line, rows.map(|row| bars.beside(row)));
                 }),
             }
         }
-        self.kernel.finish();
         self.beside = glazing.beside;
     }
 
@@ -207,7 +206,7 @@ impl Compositor {
     }
 
     /// Draws physical rows of the target, from `first` on.
-    fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS], store: Store) {
+    fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS]) {
         let Self {
             blended: [first_luma, second_luma, u, v],
             strips: [y_strip, u_strip, v_strip],
@@ -228,15 +227,14 @@ impl Compositor {
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
             Some(pixels) => {
-                job.kernel.write((luma, chroma), job.coefficients, (pixels, store), lines, out);
+                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out);
             }
             None => {
                 let wide = 4 * luma.count();
                 row.resize(ROWS * wide, 0);
                 let mut rows = row.chunks_exact_mut(wide);
                 let rows: [&mut [u8]; ROWS] = std::array::from_fn(|_| rows.next().expect("as many as rows"));
-                let pixels = (Pixels::Xrgb8888, Store::Cached);
-                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, rows);
+                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows);
                 for (row, out) in row.chunks_exact(wide).zip(out) {
                     pack(row, job.layout, out);
                 }

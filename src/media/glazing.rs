@@ -1,7 +1,6 @@
 //! Rows on their way to the screen: straight, or past what is laid over them.
 
 use super::canvas::{Canvas, PixelLayout, Rgb, Surface};
-use super::kernel::Store;
 use super::overlay::Overlay;
 use crate::geometry::Rect;
 
@@ -27,17 +26,17 @@ impl<'a> Glazing<'a> {
         &mut self,
         at: (u32, u32),
         out: [&mut [u8]; ROWS],
-        paint: impl FnOnce([&mut [u8]; ROWS], Store),
+        paint: impl FnOnce([&mut [u8]; ROWS]),
     ) {
         let length = out.first().map_or(0, |row| row.len());
         let (left, top) = at;
         let rect = Rect::new(left, top, (length / self.layout.bytes_per_pixel) as u32, ROWS as u32);
         if length == 0 || !self.veiled && !self.over.iter().any(|overlay| overlay.touches(rect)) {
-            return paint(out, Store::Streamed);
+            return paint(out);
         }
         self.beside.resize(ROWS * length, 0);
         let mut rows = self.beside.chunks_exact_mut(length);
-        paint(std::array::from_fn(|_| rows.next().expect("as many as rows")), Store::Cached);
+        paint(std::array::from_fn(|_| rows.next().expect("as many as rows")));
         for ((y, row), out) in (top..).zip(self.beside.chunks_exact_mut(length)).zip(out) {
             if self.veiled {
                 self.layout.veil(row);
@@ -54,7 +53,7 @@ pub fn fill(surface: &mut Surface<'_>, area: Rect, colour: Rgb, over: &[&Overlay
     let mut glazing = Glazing::new(layout, over, false, Vec::new());
     let physical = surface.physical(area);
     for (y, row) in (physical.y..).zip(surface.rows(physical)) {
-        glazing.rows((physical.x, y), [row], |[row], _| layout.fill(row, colour));
+        glazing.rows((physical.x, y), [row], |[row]| layout.fill(row, colour));
     }
 }
 
@@ -74,6 +73,6 @@ pub fn copy(surface: &mut Surface<'_>, area: Rect, canvas: &Canvas, part: Rect, 
     let rows = canvas.data().chunks_exact(canvas.stride().max(1)).skip((physical.y - whole.y) as usize);
     for ((y, out), row) in (physical.y..).zip(surface.rows(physical)).zip(rows) {
         let row = &row[left..][..out.len()];
-        glazing.rows((physical.x, y), [out], |[out], _| out.copy_from_slice(row));
+        glazing.rows((physical.x, y), [out], |[out]| out.copy_from_slice(row));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::rows::{Job, by_pattern};
 use super::taps::{FULL, Pattern, Place, stored};
-use super::{Coefficients, Pixels, Store};
+use super::{Coefficients, Pixels};
 use std::arch::x86_64::*;
 
 /// That the processor has AVX2.
@@ -28,12 +28,6 @@ pub fn fetch(_: Proof, line: &[u8]) {
         // SAFETY: the processor has SSE, as all of x86-64; and a hint touches nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().cast()) };
     }
-}
-
-/// Stores from now on come after those that were streamed.
-pub fn finish(_: Proof) {
-    // SAFETY: the processor has SSE, as all of x86-64; a fence touches nothing.
-    unsafe { _mm_sfence() };
 }
 
 /// A square of sixteen by sixteen samples, rows of `from` as rows of `to`, `stride` and `to_stride` apart.
@@ -108,7 +102,7 @@ const FAR: u8 = Pattern::Far as u8;
 /// chroma, and all are as the patterns want them.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHROMA: u8>(
-    Job { luma, chroma, coefficients, lines, store }: Job<'_, ROWS>,
+    Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
     out: [&mut [u8]; ROWS],
 ) {
     let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, offsets } = coefficients;
@@ -130,9 +124,7 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
             // SAFETY: as above.
             let y = unsafe { _mm256_mulhrs_epi16(samples::<LUMA>(line, luma), y_luma) };
             // SAFETY: a block ends within the row.
-            unsafe {
-                put::<BYTES>(colour.map(|of| _mm256_add_epi16(y, of)), out.add(luma.first * BYTES), store)
-            };
+            unsafe { put::<BYTES>(colour.map(|of| _mm256_add_epi16(y, of)), out.add(luma.first * BYTES)) };
         }
     }
 }
@@ -184,7 +176,7 @@ unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> __m256i {
 /// `BYTES` is 4 (XRGB8888) or 2 (RGB565), and 16 pixels may be written to `to`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn put<const BYTES: usize>([red, green, blue]: [__m256i; 3], to: *mut u8, store: Store) {
+unsafe fn put<const BYTES: usize>([red, green, blue]: [__m256i; 3], to: *mut u8) {
     let zero = _mm256_setzero_si256();
     if BYTES == 4 {
         let byte = |value| _mm256_srai_epi16::<5>(value);
@@ -198,16 +190,9 @@ unsafe fn put<const BYTES: usize>([red, green, blue]: [__m256i; 3], to: *mut u8,
         let [first, second] = [low, high].map(|each| _mm256_castsi256_si128(each));
         let [third, fourth] = [low, high].map(|each| _mm256_extracti128_si256::<1>(each));
         let to = to.cast::<__m128i>();
-        // Only whole vectors of memory can be streamed.
-        let streamed = store == Store::Streamed && to.is_aligned();
         for (index, vector) in [first, second, third, fourth].into_iter().enumerate() {
-            // SAFETY: 64 bytes are ours; whoever has rows streamed ends that with `finish`.
-            unsafe {
-                match streamed {
-                    true => _mm_stream_si128(to.add(index), vector),
-                    false => _mm_storeu_si128(to.add(index), vector),
-                }
-            }
+            // SAFETY: 64 bytes are ours.
+            unsafe { _mm_storeu_si128(to.add(index), vector) };
         }
     } else {
         let most = _mm256_set1_epi16(0x1fff);
@@ -215,7 +200,6 @@ unsafe fn put<const BYTES: usize>([red, green, blue]: [__m256i; 3], to: *mut u8,
         let red = _mm256_slli_epi16::<3>(_mm256_and_si256(clamped(red), _mm256_set1_epi16(0x1f00)));
         let green = _mm256_srli_epi16::<2>(_mm256_and_si256(clamped(green), _mm256_set1_epi16(0x1f80)));
         let blue = _mm256_srli_epi16::<8>(clamped(blue));
-        // Half as much, of which more stays in the caches: to stream it is no gain.
         // SAFETY: 32 bytes are ours.
         unsafe { _mm256_storeu_si256(to.cast(), _mm256_or_si256(_mm256_or_si256(red, green), blue)) };
     }

@@ -55,16 +55,6 @@ impl Pixels {
     }
 }
 
-/// What rows are written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// Memory that is read soon.
-    Cached,
-    /// The screen: nobody reads it soon, so it goes past the caches if the processor can do that, which
-    /// [`Kernel::finish`] ends.
-    Streamed,
-}
-
 /// The lines that `ROWS` rows of the screen are made of: each has its luma, and all share the chroma.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<'a, const ROWS: usize> {
@@ -149,7 +139,7 @@ impl Kernel {
         self,
         (luma, chroma): (&Taps, &Taps),
         coefficients: Coefficients,
-        (pixels, store): (Pixels, Store),
+        pixels: Pixels,
         lines: Lines<'_, ROWS>,
         out: [&mut [u8]; ROWS],
     ) {
@@ -157,23 +147,13 @@ impl Kernel {
         assert!([lines.u, lines.v].iter().all(|line| line.len() >= chroma.reach()));
         assert!(out.iter().all(|row| row.len() == pixels.bytes() * luma.count()));
         assert_eq!(luma.count(), chroma.count());
-        let job = Job { luma, chroma, coefficients, lines, store };
+        let job = Job { luma, chroma, coefficients, lines };
         match self {
             Self::Portable => portable::write(job, pixels, out),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(proof) => avx2::write(proof, job, pixels, out),
             #[cfg(target_arch = "aarch64")]
             Self::Neon => neon::write(job, pixels, out),
-        }
-    }
-
-    /// Ends what was [`Store::Streamed`]: whoever learns later that it was drawn finds it there.
-    pub fn finish(self) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(proof) => avx2::finish(proof),
-            // Elsewhere nothing goes past the caches.
-            _ => (),
         }
     }
 
@@ -254,14 +234,9 @@ mod tests {
         lines: Lines<'_, ROWS>,
     ) -> [Vec<u8>; ROWS] {
         let mut out = [const { Vec::new() }; ROWS];
-        for store in [Store::Cached, Store::Streamed] {
-            let before = std::mem::replace(&mut out, [const { Vec::new() }; ROWS]);
-            out.iter_mut().for_each(|row| row.resize(taps.0.count() * pixels.bytes(), 0));
-            let rows = out.each_mut().map(|row| row.as_mut_slice());
-            kernel.write(taps, Coefficients::of(colour), (pixels, store), lines, rows);
-            kernel.finish();
-            assert!(before.iter().zip(&out).all(|(before, out)| before.is_empty() || before == out));
-        }
+        out.iter_mut().for_each(|row| row.resize(taps.0.count() * pixels.bytes(), 0));
+        let rows = out.each_mut().map(|row| row.as_mut_slice());
+        kernel.write(taps, Coefficients::of(colour), pixels, lines, rows);
         out
     }
 

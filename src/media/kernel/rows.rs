@@ -1,7 +1,7 @@
 //! Rows of the screen as every kernel with vectors goes about them.
 
 use super::taps::Taps;
-use super::{Coefficients, Lines, Store};
+use super::{Coefficients, Lines};
 
 /// What `ROWS` rows are made of.
 #[derive(Clone, Copy)]
@@ -10,9 +10,6 @@ pub struct Job<'a, const ROWS: usize> {
     pub chroma: &'a Taps,
     pub coefficients: Coefficients,
     pub lines: Lines<'a, ROWS>,
-    /// Only AVX2 has an instruction for it that pays.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-    pub store: Store,
 }
 
 /// Calls the kernel's `rows::<ROWS, BYTES, LUMA, CHROMA>(job, out)` for bytes a pixel and the patterns of both taps; rows
