@@ -1,8 +1,9 @@
 //! What composing a screen costs beside libyuv, libswscale and mere memory: a Markdown table.
 //!
-//! Everyone draws the same tiles in turn, round by round, on one thread; times are that thread's CPU time, medians of
-//! the rounds, and ratios are taken within a round. PSNR is of the first tile against exact bilinear sampling in f64.
-//! Peers need the feature `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 9, and `ONLY`
+//! Everyone draws the same tiles, on one thread, each round in another order: whoever came after the slowest would pay
+//! for what that has left in the caches. Times are the thread's CPU time, medians of the rounds, and ratios are taken
+//! within a round. PSNR is of the first tile against exact bilinear sampling in f64. Peers need the feature
+//! `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 21, and `ONLY`
 //! takes the rows alone whose name it is in. `PAINTER` has one painter of those paint its first tile, `TIMES` times, for
 //! whoever counts what the processor does.
 #![allow(unsafe_code)]
@@ -18,7 +19,9 @@ use parlor::media::kernel::Kernel;
 mod peers;
 
 const SCREEN: Size = Size::new(1920, 1080);
-const OURS: usize = 2;
+/// Who is who among the painters: fast and high, then the limit in both ways, then the peers.
+const LIMIT: usize = 2;
+const PEERS: usize = 4;
 
 /// What is to be drawn.
 struct Work {
@@ -44,7 +47,7 @@ struct Painter<'a> {
 }
 
 fn main() {
-    let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
+    let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(21);
     let only = std::env::var("ONLY").unwrap_or_default();
     if let Ok(painter) = std::env::var("PAINTER") {
         let times = std::env::var("TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
@@ -61,7 +64,7 @@ fn main() {
         return;
     }
     println!(
-        "\nOther sizes and turned screens: cost of a pixel beside that of the neighbour in the line above each group.\n"
+        "\nOther sizes beside the first of each group, and turned screens beside an upright one with rows as long.\n"
     );
     println!("| what | high, ns per pixel | ratio |\n| --- | --- | --- |");
     for layout in [PixelLayout::XRGB8888, PixelLayout::RGB565] {
@@ -164,12 +167,12 @@ fn ours<'a>(name: &'static str, quality: Quality, work: &Work) -> Painter<'a> {
     }
 }
 
-/// Reads every byte that is seen once and writes every pixel once.
-fn limit<'a>(work: &Work) -> Painter<'a> {
+/// Reads every byte that is seen once and writes every pixel once by `store`.
+fn limit<'a>(name: &'static str, store: fn(&mut [u8], u8), work: &Work) -> Painter<'a> {
     Painter {
-        name: "limit",
+        name,
         screen: Canvas::new(SCREEN, work.layout, Rotation::None),
-        paint: Box::new(|work, screen| {
+        paint: Box::new(move |work, screen| {
             let (stride, bytes) = (screen.stride(), work.layout.bytes_per_pixel);
             for (tile, frame) in work.tiles.iter().zip(&work.frames) {
                 let mut sum = 0u8;
@@ -183,13 +186,32 @@ fn limit<'a>(work: &Work) -> Painter<'a> {
                     }
                 }
                 for row in tile.y as usize..tile.bottom() as usize {
-                    screen.data_mut()[row * stride + tile.x as usize * bytes..]
-                        [..tile.width as usize * bytes]
-                        .fill(sum);
+                    let row = &mut screen.data_mut()[row * stride + tile.x as usize * bytes..];
+                    store(&mut row[..tile.width as usize * bytes], sum);
                 }
             }
         }),
     }
+}
+
+/// Stores the same byte all along a row without bringing it into the caches.
+fn stream(row: &mut [u8], byte: u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_set1_epi8, _mm_sfence, _mm_stream_si128};
+        // SAFETY: any bytes are sixteen of them.
+        let (before, whole, after) = unsafe { row.align_to_mut::<__m128i>() };
+        before.fill(byte);
+        after.fill(byte);
+        // SAFETY: the processor has SSE2, as all of x86-64, and vectors are where they are wanted.
+        unsafe {
+            let vector = _mm_set1_epi8(byte.cast_signed());
+            whole.iter_mut().for_each(|to| _mm_stream_si128(to, vector));
+            _mm_sfence();
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    row.fill(byte);
 }
 
 /// CPU nanoseconds a pixel of every painter in every round. All paint over one screen, so that none finds another's
@@ -202,20 +224,37 @@ fn times(work: &Work, painters: &mut [Painter], rounds: usize) -> Vec<Vec<f64>> 
     for painter in painters.iter_mut() {
         (painter.paint)(work, &mut painter.screen);
     }
+    let mut order: Vec<usize> = (0..painters.len()).collect();
+    let mut chance = Chance(1);
     for _ in 0..rounds {
-        let mut one = Vec::new();
-        for painter in painters.iter_mut() {
+        let mut one = vec![0.0; painters.len()];
+        for last in (1..order.len()).rev() {
+            order.swap(last, chance.next() as usize % (last + 1));
+        }
+        for &who in &order {
+            let paint = &mut painters[who].paint;
             // Once in vain, so that the caches are as it leaves them itself.
-            (painter.paint)(work, &mut shared);
+            paint(work, &mut shared);
             let begin = cpu_nanoseconds();
             for _ in 0..repeats {
-                (painter.paint)(work, &mut shared);
+                paint(work, &mut shared);
             }
-            one.push((cpu_nanoseconds() - begin) / (repeats * pixels) as f64);
+            one[who] = (cpu_nanoseconds() - begin) / (repeats * pixels) as f64;
         }
         all.push(one);
     }
     all
+}
+
+/// Numbers by chance, the same each time.
+struct Chance(u32);
+
+impl Chance {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // The lower bits repeat themselves soon.
+        self.0 >> 16
+    }
 }
 
 struct Row {
@@ -231,8 +270,12 @@ struct Row {
 /// Ours, the limit, and the peers if there are any.
 fn painters<'a>(work: &Work) -> Vec<Painter<'a>> {
     #[allow(unused_mut)]
-    let mut painters =
-        vec![ours("fast", Quality::Fast, work), ours("high", Quality::High, work), limit(work)];
+    let mut painters = vec![
+        ours("fast", Quality::Fast, work),
+        ours("high", Quality::High, work),
+        limit("limit", |row, byte| row.fill(byte), work),
+        limit("limit past the caches", stream, work),
+    ];
     #[cfg(feature = "bench-peers")]
     painters.extend(peers::all(work));
     painters
@@ -244,33 +287,33 @@ fn measure(work: &Work, rounds: usize) -> Row {
     let each: Vec<f64> =
         (0..painters.len()).map(|who| median(times.iter().map(|round| round[who]))).collect();
     // The fastest by its median, then its ratio round by round.
-    let best = (OURS + 1..painters.len()).min_by(|&a, &b| each[a].total_cmp(&each[b]));
+    let best = (PEERS..painters.len()).min_by(|&a, &b| each[a].total_cmp(&each[b]));
     let to = |who: usize, other: usize| median(times.iter().map(|round| round[who] / round[other]));
+    let limit = median(times.iter().map(|round| round[0] / round[LIMIT].min(round[LIMIT + 1])));
     let (fast, high) = (best.map(|best| to(0, best)), best.map(|best| to(1, best)));
     let quality: Vec<Option<f64>> = painters
         .iter()
         .map(|painter| {
-            (work.layout == PixelLayout::XRGB8888 && painter.name != "limit")
+            (work.layout == PixelLayout::XRGB8888 && !painter.name.starts_with("limit"))
                 .then(|| psnr(work, &painter.screen))
         })
         .collect();
     let list = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(", ");
     let cell = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
     println!(
-        "| {} | {} | {} | {} | {:.2} | {} |",
+        "| {} | {} | {} | {} | {limit:.2} | {} |",
         work.name,
         list(&mut painters.iter().zip(&each).map(|(painter, each)| format!("{} {each:.2}", painter.name))),
         cell(fast),
         cell(high),
-        to(0, OURS),
         list(&mut painters.iter().zip(&quality).filter_map(|(painter, psnr)| Some(format!(
             "{} {:.1}",
             painter.name,
             (*psnr)?
         )))),
     );
-    let peer = quality[OURS..].iter().flatten().copied().reduce(f64::max);
-    Row { layout: work.layout, fast, high, limit: to(0, OURS), psnr: quality[1].zip(peer) }
+    let peer = quality[PEERS..].iter().flatten().copied().reduce(f64::max);
+    Row { layout: work.layout, fast, high, limit, psnr: quality[1].zip(peer) }
 }
 
 /// The geometric means and worst of all rows beside the goals.
@@ -330,21 +373,22 @@ fn neighbours(layout: PixelLayout, rounds: usize) {
     };
     let vga = Size::new(640, 480);
     let even = tile(vga, Rect::new(0, 0, 960, 540), Rotation::None);
-    for other in [
-        tile(vga, Rect::new(0, 0, 960, 540), Rotation::None),
-        tile(vga, Rect::new(1, 1, 959, 539), Rotation::None),
-        tile(vga, Rect::new(3, 3, 957, 541), Rotation::None),
-        tile(vga, Rect::new(0, 0, 854, 480), Rotation::None),
-        tile(vga, Rect::new(0, 0, 1024, 600), Rotation::None),
-        tile(Size::new(480, 640), Rect::new(0, 0, 540, 960), Rotation::None),
-        tile(vga, Rect::new(0, 0, 960, 540), Rotation::Half),
-        tile(vga, Rect::new(0, 0, 960, 540), Rotation::Quarter),
-        tile(vga, Rect::new(1, 1, 959, 539), Rotation::ThreeQuarters),
+    let portrait = tile(Size::new(480, 640), Rect::new(0, 0, 540, 960), Rotation::None);
+    for (neighbour, other) in [
+        (&even, tile(vga, Rect::new(0, 0, 960, 540), Rotation::None)),
+        (&even, tile(vga, Rect::new(1, 1, 959, 539), Rotation::None)),
+        (&even, tile(vga, Rect::new(3, 3, 957, 541), Rotation::None)),
+        (&even, tile(vga, Rect::new(0, 0, 854, 480), Rotation::None)),
+        (&even, tile(vga, Rect::new(0, 0, 1024, 600), Rotation::None)),
+        (&even, tile(Size::new(480, 640), Rect::new(0, 0, 540, 960), Rotation::None)),
+        (&even, tile(vga, Rect::new(0, 0, 960, 540), Rotation::Half)),
+        (&portrait, tile(vga, Rect::new(0, 0, 960, 540), Rotation::Quarter)),
+        (&portrait, tile(vga, Rect::new(1, 1, 959, 539), Rotation::ThreeQuarters)),
     ] {
-        let mut painters = [ours("even", Quality::High, &even), ours("other", Quality::High, &other)];
-        let (even_screen, other_screen) = painters.split_at_mut(1);
+        let mut painters = [ours("one", Quality::High, neighbour), ours("other", Quality::High, &other)];
+        let (one_screen, other_screen) = painters.split_at_mut(1);
         let both: Vec<(f64, f64)> = (0..rounds)
-            .map(|_| (times(&even, even_screen, 1)[0][0], times(&other, other_screen, 1)[0][0]))
+            .map(|_| (times(neighbour, one_screen, 1)[0][0], times(&other, other_screen, 1)[0][0]))
             .collect();
         let cost = median(both.iter().map(|both| both.1));
         println!("| {} | {cost:.2} | {:.2} |", other.name, median(both.iter().map(|both| both.1 / both.0)));
@@ -377,17 +421,16 @@ fn cpu_nanoseconds() -> f64 {
 /// Waves of many lengths, edges and a little noise: something like a face before a book-shelf.
 fn picture_of(size: Size) -> Frame {
     let mut frame = Frame::new(size);
-    let mut seed = 1u32;
+    let mut chance = Chance(1);
     for (plane, samples) in frame.planes_mut().into_iter().enumerate() {
         let (width, scale) = if plane == 0 { (size.width, 1.0) } else { (size.width / 2, 2.0) };
         for (index, sample) in samples.iter_mut().enumerate() {
             let (x, y) = (f64::from(index as u32 % width) * scale, f64::from(index as u32 / width) * scale);
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let wave = (x * 0.05).sin() + (y * 0.07 + x * 0.02).sin() + 0.5 * (x * 0.4 + y * 0.3).sin();
             let edge = if ((x / 40.0) as u32).is_multiple_of(3) { 0.8 } else { 0.0 }
                 + if ((y / 64.0) as u32).is_multiple_of(2) { 0.5 } else { 0.0 };
             let amplitude = if plane == 0 { 32.0 } else { 20.0 };
-            *sample = (120.0 + (wave + edge) * amplitude + f64::from(seed >> 30)) as u8;
+            *sample = (120.0 + (wave + edge) * amplitude + f64::from(chance.next() >> 14)) as u8;
         }
     }
     frame

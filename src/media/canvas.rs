@@ -72,9 +72,14 @@ impl PixelLayout {
 
     /// Stores the same pixel all along a `row`.
     pub fn fill(&self, row: &mut [u8], colour: Rgb) {
-        let pixel = self.pack(colour).to_le_bytes();
-        for out in row.chunks_exact_mut(self.bytes_per_pixel) {
-            out.copy_from_slice(&pixel[..self.bytes_per_pixel]);
+        if row.is_empty() {
+            return;
+        }
+        let pixel @ [first, second, ..] = self.pack(colour).to_le_bytes();
+        match self.bytes_per_pixel {
+            4 => row.as_chunks_mut().0.fill(pixel),
+            2 => row.as_chunks_mut().0.fill([first, second]),
+            bytes => row.chunks_exact_mut(bytes).for_each(|out| out.copy_from_slice(&pixel[..bytes])),
         }
     }
 

@@ -54,8 +54,7 @@ pub struct Compositor {
     plans: heapless::Vec<Arc<Plan>, { Compositor::PLANS }>,
     /// A line for each plane, two for luma, blended from two of the picture.
     blended: [Vec<u8>; 4],
-    /// Of a picture on its side, the columns around the present one as lines.
-    strips: [Strip; 3],
+    readings: [Reading; 3],
     /// A row of pixels before it is packed into an unusual layout.
     row: Vec<u8>,
     /// Rows that something is laid over before they are stored.
@@ -88,7 +87,7 @@ impl Compositor {
             quality,
             plans: heapless::Vec::new(),
             blended: Default::default(),
-            strips: Default::default(),
+            readings: Default::default(),
             row: Vec::new(),
             beside: Vec::new(),
         }
@@ -169,14 +168,14 @@ impl Compositor {
             Rotation::ThreeQuarters => (rows, Axis { back: true, ..columns }),
         };
         let turns = orientation.rotation.then(surface.rotation());
-        self.strips.iter_mut().for_each(|strip| strip.columns = 0..0);
+        self.readings.iter_mut().for_each(Reading::begin);
         Some(Job {
             kernel: self.kernel,
             frame,
             target: surface.physical(visible),
             sideways: matches!(turns, Rotation::Quarter | Rotation::ThreeQuarters),
             forward: across.flipped == across.back,
-            pace: (across.length / ONE_PIXEL).div_ceil(across.pixels).clamp(1, AHEAD as u32) as usize,
+            ahead: if across.length.div_ceil(ONE_PIXEL) > across.pixels { AHEAD } else { 0 },
             plan: self.plan(along, across),
             coefficients: Coefficients::of(frame.colour),
             layout: surface.layout(),
@@ -193,10 +192,12 @@ impl Compositor {
                     self.plans.pop();
                 }
                 let (columns, rows) = match self.quality {
-                    Quality::Fast => (along.shared_taps(), across.pairs()),
-                    Quality::High => (along.taps(2), across.singles(2).collect()),
+                    Quality::Fast => (along.shared(), across.pairs()),
+                    Quality::High => (along.singles(2).collect(), across.singles(2).collect()),
                 };
-                let (along, across) = ([along.taps(1), columns], [across.singles(1).collect(), rows]);
+                let luma = Taps::new(along.singles(1).collect(), along.samples as usize);
+                let chroma = luma.like(columns, (along.samples / 2) as usize);
+                let (along, across) = ([luma, chroma], [across.singles(1).collect(), rows]);
                 Arc::new(Plan { made_for, along, across })
             }
         };
@@ -209,7 +210,7 @@ impl Compositor {
     fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS]) {
         let Self {
             blended: [first_luma, second_luma, u, v],
-            strips: [y_strip, u_strip, v_strip],
+            readings: [y_reading, u_reading, v_reading],
             row,
             quality,
             ..
@@ -219,11 +220,11 @@ impl Compositor {
         let mut blended = [first_luma, second_luma].into_iter();
         let y = std::array::from_fn(|row| {
             let out = blended.next().expect("rows are two at most");
-            job.line(y_plane, luma, luma_rows[first as usize + row], y_strip, out)
+            job.line(y_plane, luma, luma_rows[first as usize + row], y_reading, out)
         });
         let between = chroma_rows[first as usize / if *quality == Quality::Fast { 2 } else { 1 }];
-        let (u, v) =
-            (job.line(u_plane, chroma, between, u_strip, u), job.line(v_plane, chroma, between, v_strip, v));
+        let u = job.line(u_plane, chroma, between, u_reading, u);
+        let v = job.line(v_plane, chroma, between, v_reading, v);
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
             Some(pixels) => {
@@ -272,7 +273,7 @@ impl Bars {
     }
 }
 
-/// How many rows of the picture before they are needed they are asked for.
+/// How far ahead lines are asked for, if they are.
 const AHEAD: usize = 6;
 
 /// What all rows of one picture have in common.
@@ -285,8 +286,9 @@ struct Job<'a> {
     sideways: bool,
     /// Whether rows further down are lines further down, or columns further right.
     forward: bool,
-    /// How many lines of the picture a row of the target goes on, rounded up.
-    pace: usize,
+    /// How many lines of the picture before they are needed they are asked for: none where one comes after the other, for
+    /// these the processor brings by itself.
+    ahead: usize,
     plan: Arc<Plan>,
     coefficients: Coefficients,
     layout: PixelLayout,
@@ -297,21 +299,28 @@ struct Job<'a> {
 struct Plane<'a> {
     samples: &'a [u8],
     width: usize,
+    rows: usize,
 }
 
-/// Columns of a plane as lines.
+/// How far a plane has been read.
 #[derive(Debug, Default)]
-struct Strip {
-    /// The first column, and how many there are.
+struct Reading {
+    /// How many lines were asked for, counted as they are needed.
+    asked: usize,
+    /// Of a picture on its side the columns around the present one, as lines.
     columns: Range<usize>,
     samples: Vec<u8>,
 }
 
 impl<'a> Job<'a> {
     fn planes(&self) -> [Plane<'a>; 3] {
-        let width = self.frame.size().width as usize;
+        let (width, rows) = (self.frame.size().width as usize, self.frame.size().height as usize);
         let [y, u, v] = self.frame.planes();
-        [(y, width), (u, width / 2), (v, width / 2)].map(|(samples, width)| Plane { samples, width })
+        [(y, 1), (u, 2), (v, 2)].map(|(samples, shrink)| Plane {
+            samples,
+            width: width / shrink,
+            rows: rows / shrink,
+        })
     }
 
     /// The line at `tap`, as far as `taps` reach: that of the picture itself, or blended into `out`.
@@ -320,7 +329,7 @@ impl<'a> Job<'a> {
         plane: Plane<'b>,
         taps: &Taps,
         tap: Tap,
-        strip: &mut Strip,
+        reading: &mut Reading,
         out: &'b mut Vec<u8>,
     ) -> &'b [u8]
     where
@@ -330,24 +339,24 @@ impl<'a> Job<'a> {
             (tap.index as usize, tap.index as usize + usize::from(tap.weight > 0), taps.range());
         out.resize(range.len(), 0);
         if self.sideways {
-            if !(strip.columns.contains(&index) && strip.columns.contains(&next)) {
-                let first = if self.forward { index } else { (index + 2).saturating_sub(Strip::COLUMNS) };
-                let first = first.min(plane.width.saturating_sub(Strip::COLUMNS));
-                strip.fill(self.kernel, plane, range.clone(), first);
+            if !(reading.columns.contains(&index) && reading.columns.contains(&next)) {
+                let first = if self.forward { index } else { (index + 2).saturating_sub(Reading::COLUMNS) };
+                let first = first.min(plane.width.saturating_sub(Reading::COLUMNS));
+                reading.turn(self.kernel, plane, range.clone(), first);
             }
-            let line =
-                |column: usize| &strip.samples[(column - strip.columns.start) * range.len()..][..range.len()];
+            let line = |column: usize| {
+                &reading.samples[(column - reading.columns.start) * range.len()..][..range.len()]
+            };
             self.kernel.blend(line(index), line(next), tap.weight, out);
             return out;
         }
         let line = |row: usize| &plane.samples[row * plane.width..][range.clone()];
-        let rows = plane.samples.len() / plane.width;
-        for later in AHEAD..AHEAD + self.pace {
-            let later = if self.forward { index + later } else { index.wrapping_sub(later) };
-            if later < rows {
-                self.kernel.fetch(line(later));
-            }
+        let in_order = |index: usize| if self.forward { index } else { plane.rows - 1 - index };
+        let until = (in_order(index) + self.ahead).min(plane.rows);
+        for later in reading.asked.max(in_order(index))..until {
+            self.kernel.fetch(line(in_order(later)));
         }
+        reading.asked = reading.asked.max(until);
         match tap.weight {
             0 => line(index),
             FULL => line(next),
@@ -359,11 +368,15 @@ impl<'a> Job<'a> {
     }
 }
 
-impl Strip {
+impl Reading {
     /// A cache line.
     const COLUMNS: usize = 64;
 
-    fn fill(&mut self, kernel: Kernel, plane: Plane<'_>, rows: Range<usize>, first: usize) {
+    fn begin(&mut self) {
+        (self.asked, self.columns) = (0, 0..0);
+    }
+
+    fn turn(&mut self, kernel: Kernel, plane: Plane<'_>, rows: Range<usize>, first: usize) {
         let columns = Self::COLUMNS.min(plane.width - first);
         self.columns = first..first + columns;
         self.samples.resize(columns * rows.len(), 0);
@@ -417,13 +430,9 @@ impl Axis {
         order.chunks(2).map(|two| self.tap(two[0] + two[two.len() - 1] + 1, 2)).collect()
     }
 
-    fn shared_taps(&self) -> Taps {
-        let both = self.pairs().into_iter().flat_map(|tap| [tap; 2]);
-        Taps::new(both.take(self.shown as usize).collect(), (self.samples / 2) as usize)
-    }
-
-    fn taps(&self, shrink: u32) -> Taps {
-        Taps::new(self.singles(shrink).collect(), (self.samples / shrink) as usize)
+    /// The same for each pixel.
+    fn shared(&self) -> Vec<Tap> {
+        self.pairs().into_iter().flat_map(|tap| [tap; 2]).take(self.shown as usize).collect()
     }
 }
 

@@ -93,7 +93,17 @@ fn blended(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
 
 const SAME: u8 = Pattern::Same as u8;
 const HALF: u8 = Pattern::Half as u8;
+const CLOSE: u8 = Pattern::Close as u8;
 const FAR: u8 = Pattern::Far as u8;
+
+/// What is added to a channel in 1/32, so that a sum that saturates is none above 255 and 31/32, and taken away again,
+/// which leaves none below 0. There is room for the colours of all matrices: they lie within ±8191 without luma.
+const BIAS: u16 = u16::MAX - 0x1fff;
+
+/// Whether pixels 4–7 and 8–11 of sixteen stand in each other's place until they are stored.
+const fn crossed(luma: u8) -> bool {
+    luma == SAME || luma == CLOSE
+}
 
 /// Rows of `BYTES` a pixel.
 ///
@@ -109,11 +119,12 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
     // Samples come negative.
     let [y_luma, red_v, green_u, green_v, blue_u] =
         [y_luma, red_v, green_u, green_v, blue_u].map(|coefficient| _mm256_set1_epi16(-coefficient));
-    let offsets = offsets.map(|offset| _mm256_set1_epi16(offset));
+    let bias = _mm256_set1_epi16(BIAS.cast_signed());
+    let offsets = offsets.map(|offset| _mm256_add_epi16(_mm256_set1_epi16(offset), bias));
     let out = out.map(|row| row.as_mut_ptr());
     for (luma, chroma) in luma.places().zip(chroma.places()) {
         // SAFETY: windows lie within a line that is as long as the taps reach.
-        let [u, v] = unsafe { [samples::<CHROMA>(lines.u, chroma), samples::<CHROMA>(lines.v, chroma)] };
+        let [u, v] = unsafe { [lines.u, lines.v].map(|line| samples::<CHROMA, LUMA>(line, chroma)) };
         let green = _mm256_add_epi16(_mm256_mulhrs_epi16(u, green_u), _mm256_mulhrs_epi16(v, green_v));
         let colour = [
             _mm256_add_epi16(_mm256_mulhrs_epi16(v, red_v), offsets[0]),
@@ -122,21 +133,22 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
         ];
         for (line, out) in lines.y.iter().zip(&out) {
             // SAFETY: as above.
-            let y = unsafe { _mm256_mulhrs_epi16(samples::<LUMA>(line, luma), y_luma) };
+            let y = unsafe { _mm256_mulhrs_epi16(samples::<LUMA, LUMA>(line, luma), y_luma) };
+            let rgb = colour.map(|of| _mm256_subs_epu16(_mm256_adds_epu16(y, of), bias));
             // SAFETY: a block ends within the row.
-            unsafe { put::<BYTES>(colour.map(|of| _mm256_add_epi16(y, of)), out.add(luma.first * BYTES)) };
+            unsafe { put::<BYTES, LUMA>(rgb, out.add(luma.first * BYTES)) };
         }
     }
 }
 
-/// A block's samples of one line in 1/128, negative.
+/// A block's samples of one line in 1/128, negative, in the order of what luma's pattern is.
 ///
 /// # Safety
 /// The block is one of sixteen taps of this pattern, or of one that is denser than [`Pattern::Near`], and `line` is as
 /// long as they reach.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> __m256i {
+unsafe fn samples<const PATTERN: u8, const LUMA: u8>(line: &[u8], place: Place<'_>) -> __m256i {
     let line = line.as_ptr();
     // SAFETY: 16 bytes from each window on lie within the line, and where samples stand side by side all that there are
     // from the start on: 16, or 32 of pairs. A block's arrays have 32 bytes.
@@ -145,7 +157,11 @@ unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> __m256i {
         match PATTERN {
             SAME => {
                 let samples = _mm_loadu_si128(line.add(place.origin + place.first).cast());
-                _mm256_maddubs_epi16(_mm256_cvtepu8_epi16(samples), weight(FULL))
+                let pairs = match crossed(LUMA) {
+                    true => _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(samples), crossing()),
+                    false => _mm256_cvtepu8_epi16(samples),
+                };
+                _mm256_maddubs_epi16(pairs, weight(FULL))
             }
             HALF => {
                 let pairs = _mm256_loadu_si256(line.add(place.origin + 2 * place.first).cast());
@@ -154,7 +170,10 @@ unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> __m256i {
             _ => {
                 let windows = |[low, high]: [u32; 2]| {
                     let window = |at: u32| _mm_loadu_si128(line.add(at as usize).cast());
-                    _mm256_setr_m128i(window(low), window(high))
+                    match PATTERN {
+                        CLOSE => _mm256_broadcastsi128_si256(window(low)),
+                        _ => _mm256_setr_m128i(window(low), window(high)),
+                    }
                 };
                 let bytes = |bytes: &[u8; 32]| _mm256_loadu_si256(bytes.as_ptr().cast());
                 let mut pairs = _mm256_shuffle_epi8(windows(place.block.windows), bytes(&place.block.places));
@@ -170,37 +189,50 @@ unsafe fn samples<const PATTERN: u8>(line: &[u8], place: Place<'_>) -> __m256i {
     }
 }
 
-/// Sixteen pixels of R, G, B in 1/32.
+/// Places of sixteen samples one after the other, each with nothing beside it.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn crossing() -> __m256i {
+    #[rustfmt::skip]
+    const PLACES: [i8; 32] = [
+        0, -1, 1, -1, 2, -1, 3, -1, 8, -1, 9, -1, 10, -1, 11, -1, 4, -1, 5, -1, 6, -1, 7, -1, 12, -1, 13, -1, 14, -1, 15, -1,
+    ];
+    // SAFETY: they are 32 bytes.
+    unsafe { _mm256_loadu_si256(PLACES.as_ptr().cast()) }
+}
+
+/// Sixteen pixels of R, G, B in 1/32, from 0 to 255 and 31/32.
 ///
 /// # Safety
 /// `BYTES` is 4 (XRGB8888) or 2 (RGB565), and 16 pixels may be written to `to`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn put<const BYTES: usize>([red, green, blue]: [__m256i; 3], to: *mut u8) {
-    let zero = _mm256_setzero_si256();
+unsafe fn put<const BYTES: usize, const LUMA: u8>([red, green, blue]: [__m256i; 3], to: *mut u8) {
+    let only = |value, bits: u16| _mm256_and_si256(value, _mm256_set1_epi16(bits.cast_signed()));
     if BYTES == 4 {
-        let byte = |value| _mm256_srai_epi16::<5>(value);
-        let blue_red = _mm256_packus_epi16(byte(blue), byte(red));
-        let green_none = _mm256_packus_epi16(byte(green), zero);
-        // B G of eight pixels, then R X of them, within each half.
-        let blue_green = _mm256_unpacklo_epi8(blue_red, green_none);
-        let red_none = _mm256_unpackhi_epi8(blue_red, green_none);
-        let (low, high) =
+        let green = only(_mm256_slli_epi16::<3>(green), 0xff00);
+        let blue_green = _mm256_or_si256(_mm256_srli_epi16::<5>(blue), green);
+        let red_none = _mm256_srli_epi16::<5>(red);
+        // Eight pixels each, in the lower and the upper half.
+        let (even, odd) =
             (_mm256_unpacklo_epi16(blue_green, red_none), _mm256_unpackhi_epi16(blue_green, red_none));
-        let [first, second] = [low, high].map(|each| _mm256_castsi256_si128(each));
-        let [third, fourth] = [low, high].map(|each| _mm256_extracti128_si256::<1>(each));
-        let to = to.cast::<__m128i>();
-        for (index, vector) in [first, second, third, fourth].into_iter().enumerate() {
-            // SAFETY: 64 bytes are ours.
-            unsafe { _mm_storeu_si128(to.add(index), vector) };
+        let [first, second] = match crossed(LUMA) {
+            true => [even, odd],
+            false => {
+                [_mm256_permute2x128_si256::<0x20>(even, odd), _mm256_permute2x128_si256::<0x31>(even, odd)]
+            }
+        };
+        // SAFETY: 64 bytes are ours.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), first);
+            _mm256_storeu_si256(to.add(32).cast(), second);
         }
     } else {
-        let most = _mm256_set1_epi16(0x1fff);
-        let clamped = |value| _mm256_min_epi16(_mm256_max_epi16(value, zero), most);
-        let red = _mm256_slli_epi16::<3>(_mm256_and_si256(clamped(red), _mm256_set1_epi16(0x1f00)));
-        let green = _mm256_srli_epi16::<2>(_mm256_and_si256(clamped(green), _mm256_set1_epi16(0x1f80)));
-        let blue = _mm256_srli_epi16::<8>(clamped(blue));
+        let (red, green) =
+            (_mm256_slli_epi16::<3>(only(red, 0x1f00)), _mm256_srli_epi16::<2>(only(green, 0x1f80)));
+        let pixels = _mm256_or_si256(_mm256_or_si256(red, green), _mm256_srli_epi16::<8>(blue));
+        let pixels = if crossed(LUMA) { _mm256_permute4x64_epi64::<0b11_01_10_00>(pixels) } else { pixels };
         // SAFETY: 32 bytes are ours.
-        unsafe { _mm256_storeu_si256(to.cast(), _mm256_or_si256(_mm256_or_si256(red, green), blue)) };
+        unsafe { _mm256_storeu_si256(to.cast(), pixels) };
     }
 }

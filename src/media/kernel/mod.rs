@@ -256,7 +256,7 @@ mod tests {
             if shared {
                 chroma = chroma.iter().step_by(2).flat_map(|&tap| [tap; 2]).take(pixels).collect();
             }
-            let chroma = Taps::new(chroma, half);
+            let chroma = luma.like(chroma, half);
             let (y, below) = (noise(samples, seed), noise(samples, seed ^ 1));
             let (u, v) = (noise(half, seed ^ 2), noise(half, seed ^ 3));
             let matrix = if bt709 { Matrix::Bt709 } else { Matrix::Bt601 };
@@ -309,13 +309,43 @@ mod tests {
     }
 
     #[test]
+    fn every_kernel_agrees_at_the_ends_of_what_samples_are() {
+        let ends = |bit: usize| -> Vec<u8> {
+            (0..64).map(|index: usize| if index >> bit & 1 == 0 { 0 } else { 255 }).collect()
+        };
+        let taps = even(64, 64, 1.0, 0.0, false);
+        // Every three of them together, whole and half as much.
+        let chroma = taps.like(taps.as_slice().to_vec(), 64);
+        let between = even(63, 64, 1.0, 0.5, false);
+        let half = between.like(between.as_slice().to_vec(), 64);
+        let (y, u, v) = (ends(3), ends(4), ends(5));
+        let lines = Lines { y: [&y[..]], u: &u, v: &v };
+        for (matrix, full_range) in [Matrix::Bt601, Matrix::Bt709].into_iter().zip([false, true].repeat(2)) {
+            let colour = Colour { matrix, full_range };
+            for taps in [(&taps, &chroma), (&between, &half)] {
+                for pixels in [Pixels::Xrgb8888, Pixels::Rgb565] {
+                    let expected = written(Kernel::Portable, taps, colour, pixels, lines);
+
+                    for kernel in Kernel::all() {
+                        assert_eq!(
+                            written(kernel, taps, colour, pixels, lines),
+                            expected,
+                            "{kernel:?} {colour:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_special_is_found() {
         let pattern = |step, first| even(160, 640, step, first, false).pattern();
 
         assert_eq!(pattern(1.0, 3.0), taps::Pattern::Same);
         assert_eq!(pattern(2.0, 0.5), taps::Pattern::Half);
         assert_eq!(pattern(4.0 / 3.0, 0.0), taps::Pattern::Near);
-        assert_eq!(pattern(0.25, 0.0), taps::Pattern::Near);
+        assert_eq!(pattern(0.25, 0.0), taps::Pattern::Close);
         assert_eq!(pattern(3.0, 0.0), taps::Pattern::Far);
         assert_eq!(pattern(6.0, 0.0), taps::Pattern::Scattered);
         assert_eq!(even(160, 160, 1.0, 0.0, true).pattern(), taps::Pattern::Near);

@@ -18,7 +18,7 @@ pub struct Job<'a, const ROWS: usize> {
 macro_rules! by_pattern {
     ($rows:ident, $job:expr, $pixels:expr, $out:expr) => {{
         use super::Pixels::{Rgb565, Xrgb8888};
-        use super::taps::Pattern::{Far, Half, Near, Same};
+        use super::taps::Pattern::{Close, Far, Half, Near, Same};
         let (job, out) = ($job, $out);
         macro_rules! of {
             ($luma:expr, $chroma:expr) => {
@@ -29,9 +29,10 @@ macro_rules! by_pattern {
             };
         }
         match (job.luma.pattern(), job.chroma.pattern()) {
+            (Same, Close) => of!(Same, Close),
             (Half, Same) => of!(Half, Same),
-            (Same, Same | Half | Near) => of!(Same, Near),
             (Half, Half | Near) => of!(Half, Near),
+            (Close, Close) => of!(Close, Close),
             (Near, Same | Half | Near) => of!(Near, Near),
             (Far, Far) => of!(Far, Far),
             (Far, Same | Half | Near) => of!(Far, Near),

@@ -35,6 +35,8 @@ pub enum Pattern {
     Same,
     /// Two to one: the means of pairs.
     Half,
+    /// The samples of sixteen pixels lie in one window.
+    Close,
     /// The samples of eight pixels lie in one window.
     Near,
     /// The samples of four pixels lie in one window.
@@ -48,10 +50,11 @@ pub enum Pattern {
 #[repr(C)]
 pub struct Block {
     /// For each pixel the places of its two samples in the window of its eight pixels; 0x80 where its window is another.
+    /// [`Pattern::Close`] has its pixels where [`slot`] says, all others in order.
     pub places: [u8; 32],
-    /// The weights of the two samples, as [`stored`].
+    /// The weights of the two samples, as [`stored`], in the same order.
     pub weights: [u8; 32],
-    /// Where the windows of pixels 0–7 and 8–15 begin.
+    /// Where the windows of pixels 0–7 and 8–15 begin, which are one if [`Pattern::Close`].
     pub windows: [u32; 2],
 }
 
@@ -80,12 +83,30 @@ pub const fn stored(weight: u8) -> u8 {
     if cfg!(target_arch = "x86_64") { weight.wrapping_neg() } else { weight }
 }
 
+/// Where the pixel of a [`Pattern::Close`] block stands in it. x86-64 interleaves within halves: with 4–7 and 12–15 in
+/// the second one, pixels come out in the order of the screen.
+const fn slot(pixel: usize) -> usize {
+    if cfg!(target_arch = "x86_64") { pixel / 4 % 2 * 8 + pixel / 8 * 4 + pixel % 4 } else { pixel }
+}
+
 impl Taps {
     /// `taps` lie within a line of `samples`, of which at least one is needed.
     ///
     /// # Panics
     /// If one lies beyond, or weighs more than [`FULL`].
-    pub fn new(mut taps: Vec<Tap>, samples: usize) -> Self {
+    pub fn new(taps: Vec<Tap>, samples: usize) -> Self {
+        Self::of(taps, samples, Pattern::Same)
+    }
+
+    /// The taps of the same pixels in another line, whose blocks have their pixels in the same order as these.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn like(&self, taps: Vec<Tap>, samples: usize) -> Self {
+        Self::of(taps, samples, self.pattern)
+    }
+
+    fn of(mut taps: Vec<Tap>, samples: usize, beside: Pattern) -> Self {
         for tap in &mut taps {
             assert!((tap.index as usize) < samples && tap.weight <= FULL, "{tap:?} of {samples}");
             // The last sample is the second of its pair, so that each pair lies within the line.
@@ -99,7 +120,11 @@ impl Taps {
         let first = indices().min().unwrap_or(0).min(last.saturating_sub(WINDOW));
         let range = first..last.max(first + WINDOW).min(samples);
         taps.iter_mut().for_each(|tap| tap.index -= first as u32);
-        let pattern = pattern(&taps, range.len());
+        let in_order = !matches!(beside, Pattern::Same | Pattern::Close);
+        let pattern = match pattern(&taps, range.len()) {
+            Pattern::Close if in_order => Pattern::Near,
+            pattern => pattern,
+        };
         let (mut blocks, mut far_blocks) = (Vec::new(), Vec::new());
         if pattern != Pattern::Scattered {
             for start in starts(taps.len()) {
@@ -168,6 +193,7 @@ fn pattern(taps: &[Tap], samples: usize) -> Pattern {
     match () {
         () if every(1, 0) => Pattern::Same,
         () if every(2, FULL / 2) => Pattern::Half,
+        () if fit(BLOCK) => Pattern::Close,
         () if fit(8) => Pattern::Near,
         () if fit(4) => Pattern::Far,
         () => Pattern::Scattered,
@@ -182,7 +208,11 @@ fn fits(taps: &[Tap]) -> bool {
 }
 
 fn block(taps: &[Tap], samples: usize, pattern: Pattern) -> (Block, FarBlock) {
-    let each = if pattern == Pattern::Far { 4 } else { 8 };
+    let each = match pattern {
+        Pattern::Close => BLOCK,
+        Pattern::Far => 4,
+        _ => 8,
+    };
     let mut block = Block { places: [0x80; 32], weights: [0; 32], windows: [0; 2] };
     let mut far = FarBlock { places: [0x80; 32], windows: [0; 2] };
     for (pixel, tap) in taps.iter().enumerate() {
@@ -196,9 +226,9 @@ fn block(taps: &[Tap], samples: usize, pattern: Pattern) -> (Block, FarBlock) {
         };
         windows[pixel / 8] = window;
         let place = (tap.index - window) as u8;
-        places[2 * pixel..2 * pixel + 2].copy_from_slice(&[place, place + 1]);
-        block.weights[2 * pixel..2 * pixel + 2]
-            .copy_from_slice(&[stored(FULL - tap.weight), stored(tap.weight)]);
+        let at = 2 * if pattern == Pattern::Close { slot(pixel) } else { pixel };
+        places[at..at + 2].copy_from_slice(&[place, place + 1]);
+        block.weights[at..at + 2].copy_from_slice(&[stored(FULL - tap.weight), stored(tap.weight)]);
     }
     (block, far)
 }
