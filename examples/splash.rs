@@ -10,8 +10,14 @@ use std::error::Error;
 use std::io::{Write, stdout};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut canvas = Canvas::new(Size::new(1280, 720), PixelLayout::XRGB8888, Rotation::None);
-    signs::idle(&mut canvas, &mut Fonts::built_in(), "Parlor", "Starting.");
-    stdout().write_all(&Picture::of(&canvas, 1280).png()?)?;
+    stdout().write_all(&picture()?)?;
     Ok(())
+}
+
+/// A PNG of the shape most screens have; the boot loader stretches it over those that have another.
+pub fn picture() -> Result<Vec<u8>, Box<dyn Error>> {
+    let size = Size::new(1280, 720);
+    let mut canvas = Canvas::new(size, PixelLayout::XRGB8888, Rotation::None);
+    signs::idle(&mut canvas, &mut Fonts::built_in(), "Parlor", "Starting.");
+    Ok(Picture::of(&canvas, size.width).png()?)
 }
