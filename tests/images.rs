@@ -6,6 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "../examples/splash.rs"]
+#[expect(dead_code, reason = "its main() is for people")]
+mod splash;
+
 /// The folders of boards that images are made for.
 fn boards() -> Vec<PathBuf> {
     let folders = fs::read_dir(path("board")).expect("a folder").filter_map(Result::ok);
@@ -92,6 +96,55 @@ fn a_slot_that_cannot_be_started_gives_way_to_the_other() {
 }
 
 #[test]
+fn the_splash_is_what_the_daemon_would_draw_today() {
+    let stored = fs::read(path("board/common/splash.png")).expect("a picture");
+
+    let drawn = splash::picture().expect("drawn");
+
+    assert!(stored == drawn, "cargo run --example splash > board/common/splash.png");
+}
+
+#[test]
+fn the_picture_comes_first_and_no_console_writes_over_it() {
+    let grub = read(&path("board/common/grub.cfg"));
+    let image = read(&path("board/image"));
+
+    let at = |text: &str| grub.find(text).unwrap_or_else(|| panic!("{text}"));
+    assert!(at("background_image") < at("load_env"), "the picture before anything that takes time");
+    assert!(at("gfxpayload=keep") < at("linux /boot"));
+    let kernel = &grub[at("linux /boot")..];
+    let arguments = kernel.lines().next().unwrap_or_default();
+    for argument in ["quiet", "fbcon=map:9", "systemd.show_status=false", "panic=10"] {
+        assert!(arguments.split(' ').any(|word| word == argument), "{argument}");
+    }
+    for module in ["all_video", "gfxterm", "gfxterm_background", "png"] {
+        assert!(image.split_whitespace().any(|word| word == module), "{module}");
+    }
+}
+
+#[test]
+fn nothing_that_may_be_missing_is_waited_for_before_the_first_picture() {
+    let system = path("board/common/root/etc/systemd/system");
+    let daemon = read(&path("systemd/parlor.service"));
+    let settings = read(&path("systemd/parlor-provision.service"));
+
+    for unit in [read(&system.join("parlor.service.d/early.conf")), settings.clone()] {
+        assert!(unit.lines().any(|line| line == "DefaultDependencies=no"), "{unit}");
+        assert!(unit.lines().any(|line| line == "Before=shutdown.target"), "{unit}");
+    }
+    for line in [&daemon, &settings].iter().flat_map(|unit| unit.lines()) {
+        let waits = ["After=", "Requires=", "Wants=", "BindsTo="].iter().any(|key| line.starts_with(key));
+        assert!(!waits || !line.contains("network") && !line.contains("time-sync"), "{line}");
+    }
+    // A unit that names a network interface waits a minute and a half for one that is not there.
+    assert!(!read(&path("board/image")).contains("wpa_supplicant@"));
+    let wireless = read(&path("board/common/root/etc/udev/rules.d/90-wireless.rules"));
+    assert!(wireless.contains("wpa_supplicant@$name.service"));
+    let joined = read(&system.join("wpa_supplicant@.service.d/parlor.conf"));
+    assert!(joined.contains("-c/etc/parlor/wpa_supplicant.conf -i%I"));
+}
+
+#[test]
 fn the_scripts_are_read_without_complaint() {
     let scripts = [
         "board/image",
@@ -102,6 +155,7 @@ fn the_scripts_are_read_without_complaint() {
         "board/qemu-virt/test",
         "board/qemu-virt/guest/start",
         "board/qemu-virt/guest/update",
+        "board/qemu-virt/guest/wifi",
         "board/qemu-virt/guest/work",
     ];
     let said: BTreeSet<String> = scripts
