@@ -1,7 +1,7 @@
 # Thin names over cargo and board/. The newcomer's two are `make demo` and `make test`.
 # Demo and tests share one build: the dev profile (see Cargo.toml).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel figures bench bench-peers bench-room-peers faults soak aarch64 image bundle test-image test-power-cut flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
+.PHONY: help demo test test-kernel figures bench bench-peers bench-aarch64 bench-room-peers faults soak aarch64 image bundle test-image test-power-cut flash deb test-deb cross-check lint deny advisories fuzz rust cargo-deny cargo-fuzz cargo-deb
 
 # Tools of their own, built by cargo into target/tools where another version or none is there; only these targets need them.
 CARGO_DENY := 0.20.2
@@ -48,6 +48,10 @@ bench-peers: rust ## Composing, decoding and converting beside libyuv, libswscal
 	@board/install-packages build bench
 	cargo bench --locked --features bench-peers --bench compose
 	cargo bench --locked --features bench-peers --bench decode
+
+bench-aarch64: ## The instructions of 64-bit ARM for a pixel beside libyuv's, counted by qemu-user; amd64 Debian only
+	@board/install-packages build arm
+	benches/instructions/run
 
 bench-room-peers: rust ## A whole receiver beside Chromium and GStreamer, in about four minutes; ARGS="--mesh" goes to it
 	@board/install-packages build room

@@ -1,23 +1,18 @@
 //! The peers of the compositor bench: libyuv in both orders of scaling and converting, and libswscale at its two
-//! bilinear settings. Declarations follow libyuv/scale.h, convert_argb.h, scale_argb.h and libswscale/swscale.h.
+//! bilinear settings. Declarations follow libyuv/scale.h, convert_argb.h and scale_argb.h.
 
 use super::{Painter, Work};
 use parlor::geometry::{Rect, Rotation};
 use parlor::media::canvas::{Canvas, PixelLayout};
 use parlor::media::frame::Frame;
 use std::ffi::c_int;
-#[cfg(not(target_arch = "aarch64"))]
-use std::ffi::c_void;
-#[cfg(not(target_arch = "aarch64"))]
-use std::ptr::{null, null_mut};
 
-/// Constants of libyuv/scale.h, libavutil/pixfmt.h (major version 57) and libswscale/swscale.h.
+#[cfg(not(target_arch = "aarch64"))]
+#[path = "swscale.rs"]
+mod swscale;
+
+/// Of libyuv/scale.h.
 const FILTER_BILINEAR: c_int = 2;
-const YUV420P: c_int = 0;
-const BGRA: c_int = 28;
-const RGB565LE: c_int = 37;
-const SWS_FAST_BILINEAR: c_int = 1;
-const SWS_BILINEAR: c_int = 2;
 
 #[rustfmt::skip]
 #[link(name = "yuv")]
@@ -33,21 +28,6 @@ unsafe extern "C" {
     fn ARGBToRGB565(from: *const u8, stride: c_int, to: *mut u8, to_stride: c_int, width: c_int, height: c_int) -> c_int;
 }
 
-#[cfg(not(target_arch = "aarch64"))]
-#[rustfmt::skip]
-#[link(name = "swscale")]
-unsafe extern "C" {
-    fn sws_getContext(
-        width: c_int, height: c_int, format: c_int, to_width: c_int, to_height: c_int, to_format: c_int, flags: c_int,
-        source_filter: *mut c_void, target_filter: *mut c_void, parameters: *const f64,
-    ) -> *mut c_void;
-    fn sws_freeContext(context: *mut c_void);
-    fn sws_scale(
-        context: *mut c_void, planes: *const *const u8, strides: *const c_int, first: c_int, height: c_int,
-        to: *const *mut u8, to_strides: *const c_int,
-    ) -> c_int;
-}
-
 /// All peers, for even sources and targets; on 64-bit ARM, where instructions are counted, libyuv alone.
 pub fn all<'a>(work: &Work) -> Vec<Painter<'a>> {
     let tile = work.tiles[0];
@@ -60,9 +40,9 @@ pub fn all<'a>(work: &Work) -> Vec<Painter<'a>> {
         painter("libyuv s>c", work, scale_then_convert(scaled)),
         painter("libyuv c>s", work, convert_then_scale(large, small)),
         #[cfg(not(target_arch = "aarch64"))]
-        painter("sws fast", work, swscale(work, SWS_FAST_BILINEAR)),
+        painter("sws fast", work, swscale::at(work, swscale::FAST_BILINEAR)),
         #[cfg(not(target_arch = "aarch64"))]
-        painter("sws bilinear", work, swscale(work, SWS_BILINEAR)),
+        painter("sws bilinear", work, swscale::at(work, swscale::BILINEAR)),
     ]
 }
 
@@ -154,56 +134,6 @@ fn convert_then_scale(mut large: Vec<u8>, mut small: Vec<u8>) -> impl FnMut(Job)
             if rgb565 {
                 ARGBToRGB565(out, out_stride, to, stride, to_width, to_height);
             }
-        }
-    }
-}
-
-#[cfg(not(target_arch = "aarch64"))]
-struct Context(*mut c_void);
-
-#[cfg(not(target_arch = "aarch64"))]
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: made by `sws_getContext`, freed once.
-        unsafe { sws_freeContext(self.0) }
-    }
-}
-
-#[cfg(not(target_arch = "aarch64"))]
-fn swscale(work: &Work, flags: c_int) -> impl FnMut(Job) + use<> {
-    let tile = work.tiles[0];
-    let format = if work.layout == PixelLayout::RGB565 { RGB565LE } else { BGRA };
-    let [width, height, to_width, to_height] =
-        [work.source.width, work.source.height, tile.width, tile.height].map(|side| side as c_int);
-    // SAFETY: plain numbers; no filters, no parameters.
-    let context = Context(unsafe {
-        sws_getContext(
-            width,
-            height,
-            YUV420P,
-            to_width,
-            to_height,
-            format,
-            flags,
-            null_mut(),
-            null_mut(),
-            null(),
-        )
-    });
-    assert!(!context.0.is_null(), "libswscale scales {width}x{height} to {to_width}x{to_height}");
-    move |(planes, strides, _, height, to, stride, _, _)| {
-        let context = &context;
-        // SAFETY: the planes cover the source the context was made for, and the tile lies on the screen.
-        unsafe {
-            sws_scale(
-                context.0,
-                planes.as_ptr(),
-                strides.as_ptr(),
-                0,
-                height,
-                [to].as_ptr(),
-                [stride].as_ptr(),
-            );
         }
     }
 }

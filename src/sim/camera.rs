@@ -80,7 +80,8 @@ pub struct Camera {
     mode: CameraMode,
     cable: Cable,
     _in_use: InUse,
-    hue: u8,
+    /// What is the same in all its pictures.
+    ground: Frame,
     /// When picture `first` was due.
     start: Instant,
     first: u64,
@@ -107,7 +108,15 @@ impl Camera {
         let (period, now) = (Duration::from_secs_f64(1.0 / mode.rate_hz), since_epoch(SystemTime::now()));
         let number = periods(now, mode.rate_hz) as u64;
         let start = Instant::now() - now.saturating_sub(epoch(number, mode.rate_hz)).min(period);
-        Ok(Self { mode, _in_use: cable.take(), cable, hue, start, first: number, number })
+        Ok(Self {
+            mode,
+            _in_use: cable.take(),
+            cable,
+            ground: ground(size, hue),
+            start,
+            first: number,
+            number,
+        })
     }
 }
 
@@ -137,7 +146,7 @@ impl device::Camera for Camera {
             return Err(Error { kind, operation: "capture", errno: None, target });
         }
         frame.resize(self.mode.size);
-        draw(frame, self.number, self.hue, self.cable.grain.load(Ordering::Relaxed));
+        draw(frame, &self.ground, self.number, self.cable.grain.load(Ordering::Relaxed));
         Ok(())
     }
 }
@@ -162,15 +171,15 @@ fn epoch(number: u64, rate_hz: f64) -> Duration {
     Duration::from_secs_f64(number as f64 / rate_hz)
 }
 
-/// A slowly turning gradient with a bar that crosses the picture once in four seconds, and grain over it.
-fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
-    let (width, height) = (frame.size().width as usize, frame.size().height as usize);
-    let [luma, u, v] = frame.planes_mut();
+/// A gradient with a bar that crosses the picture once in four seconds, and grain over it.
+fn draw(frame: &mut Frame, ground: &Frame, number: u64, grain: u8) {
+    let width = frame.size().width as usize;
+    for (plane, ground) in frame.planes_mut().into_iter().zip(ground.planes()) {
+        plane.copy_from_slice(ground);
+    }
+    let [luma, ..] = frame.planes_mut();
     let bar = number as usize * width / 120 % width;
-    for (y, row) in luma.chunks_exact_mut(width).enumerate() {
-        for (x, pixel) in row.iter_mut().enumerate() {
-            *pixel = (70 + x * 60 / width + y * 60 / height) as u8;
-        }
+    for row in luma.chunks_exact_mut(width) {
         row[bar..(bar + width / 40).min(width)].fill(200);
     }
     if grain > 0 {
@@ -184,6 +193,19 @@ fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
             }
         }
     }
+    number::draw(frame, number as u16);
+}
+
+/// The gradient, in the colour of `hue`.
+fn ground(size: Size, hue: u8) -> Frame {
+    let mut frame = Frame::new(size);
+    let (width, height) = (size.width as usize, size.height as usize);
+    let [luma, u, v] = frame.planes_mut();
+    for (y, row) in luma.chunks_exact_mut(width).enumerate() {
+        for (x, pixel) in row.iter_mut().enumerate() {
+            *pixel = (70 + x * 60 / width + y * 60 / height) as u8;
+        }
+    }
     let angle = f32::from(hue) / 256.0 * std::f32::consts::TAU;
     for (plane, lean) in [(u, angle.cos()), (v, angle.sin())] {
         for (y, row) in plane.chunks_exact_mut(width / 2).enumerate() {
@@ -191,7 +213,7 @@ fn draw(frame: &mut Frame, number: u64, hue: u8, grain: u8) {
             row.fill((128.0 + lean * strength) as u8);
         }
     }
-    number::draw(frame, number as u16);
+    frame
 }
 
 #[cfg(test)]

@@ -177,10 +177,8 @@ unsafe fn samples<const PATTERN: u8, const LUMA: u8>(line: &[u8], place: Place<'
                 };
                 let bytes = |bytes: &[u8; 32]| _mm256_loadu_si256(bytes.as_ptr().cast());
                 let mut pairs = _mm256_shuffle_epi8(windows(place.block.windows), bytes(&place.block.places));
-                if PATTERN == FAR
-                    && let Some(far) = place.far
-                {
-                    let others = _mm256_shuffle_epi8(windows(far.windows), bytes(&far.places));
+                if PATTERN == FAR {
+                    let others = _mm256_shuffle_epi8(windows(place.far.windows), bytes(&place.far.places));
                     pairs = _mm256_or_si256(pairs, others);
                 }
                 _mm256_maddubs_epi16(pairs, bytes(&place.block.weights))

@@ -58,7 +58,8 @@ pub struct Block {
     pub windows: [u32; 2],
 }
 
-/// What a [`Block`] has besides where samples lie [`Pattern::Far`] apart: the same for pixels 4–7 and 12–15.
+/// What a [`Block`] has besides where samples lie [`Pattern::Far`] apart: the same for pixels 4–7 and 12–15. Beside it, so
+/// that those that need none stay small.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct FarBlock {
@@ -70,8 +71,8 @@ pub struct FarBlock {
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub block: &'a Block,
-    /// There if [`Pattern::Far`].
-    pub far: Option<&'a FarBlock>,
+    /// Says something if [`Pattern::Far`].
+    pub far: &'a FarBlock,
     /// The first pixel.
     pub first: usize,
     /// The sample of the row's first pixel.
@@ -130,7 +131,7 @@ impl Taps {
             for start in starts(taps.len()) {
                 let (block, far) = block(&taps[start..start + BLOCK], range.len(), pattern);
                 blocks.push(block);
-                far_blocks.extend((pattern == Pattern::Far).then_some(far));
+                far_blocks.push(far);
             }
         }
         let origin = taps.first().map_or(0, |tap| tap.index);
@@ -164,8 +165,12 @@ impl Taps {
     #[inline(always)]
     pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
         let origin = self.origin as usize;
-        self.blocks.iter().zip(starts(self.taps.len())).enumerate().map(move |(index, (block, first))| {
-            Place { block, far: self.far_blocks.get(index), first, origin }
+        let blocks = self.blocks.iter().zip(&self.far_blocks);
+        blocks.zip(starts(self.taps.len())).map(move |((block, far), first)| Place {
+            block,
+            far,
+            first,
+            origin,
         })
     }
 }
