@@ -27,6 +27,12 @@ fn read(file: &Path) -> String {
     fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
+/// The layout of a board's disk: its own, or that of all.
+fn layout(board: &Path) -> String {
+    let own = board.join("genimage.cfg");
+    read(&if own.exists() { own } else { path("board/common/genimage.cfg") })
+}
+
 /// The words of a package list.
 fn words(list: &str) -> Vec<&str> {
     list.lines().flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace()).collect()
@@ -58,7 +64,7 @@ fn disk_boot_loader_updater_and_mounts_speak_of_the_same_partitions() {
     let mounts = read(&path("board/common/root/etc/fstab"));
     let growth = read(&path("board/common/root/etc/repart.d/50-data.conf"));
     for board in boards() {
-        let disk = read(&board.join("genimage.cfg"));
+        let disk = layout(&board);
         let partitions: Vec<&str> = disk
             .lines()
             .filter_map(|line| line.trim_start().strip_prefix("partition "))
@@ -81,6 +87,22 @@ fn disk_boot_loader_updater_and_mounts_speak_of_the_same_partitions() {
         assert!(mount.contains("nofail"), "{label}: a start never waits for ever");
     }
     assert!(updater.contains("grubenv=/boot/efi/grub/grubenv\n"));
+}
+
+#[test]
+fn a_raspberry_pi_starts_u_boot_which_starts_what_all_boards_start() {
+    let folder = path("board/rpi4");
+    let (settings, firmware) = (read(&folder.join("board")), read(&folder.join("boot/config.txt")));
+
+    assert!(words(&firmware).contains(&"kernel=u-boot.bin") && words(&firmware).contains(&"arm_64bit=1"));
+    assert!(settings.contains("rpi_arm64/u-boot.bin") && settings.contains("loader=BOOTAA64.EFI"));
+    for file in ["start4.elf", "fixup4.dat", "bcm2711-rpi-4-b.dtb"] {
+        assert!(settings.contains(file), "{file}");
+    }
+    let unpacked = read(&folder.join("unpacked"));
+    for package in ["raspi-firmware", "u-boot-rpi", "firmware-brcm80211"] {
+        assert!(words(&unpacked).contains(&package), "{package}");
+    }
 }
 
 #[test]
@@ -149,6 +171,7 @@ fn the_scripts_are_read_without_complaint() {
     let scripts = [
         "board/image",
         "board/bundle",
+        "board/check",
         "board/private-apt",
         "board/flash",
         "board/common/root/usr/lib/parlor/confirm",
