@@ -63,7 +63,7 @@ fn interleaved(square: [__m128i; 16]) -> [__m128i; 16] {
 /// As [`super::Kernel::write`], whose checks were made.
 pub fn write<const ROWS: usize>(_: Proof, job: Job<'_, ROWS>, pixels: Pixels, out: [&mut [u8]; ROWS]) {
     // SAFETY: the proof says that the processor has AVX2. `Kernel::write` has seen that lines are as long as their taps reach, rows as
-    // long as there are taps of luma, and that those of chroma are as many or half of that.
+    // long as there are taps of luma, and that those of chroma are as many.
     unsafe { by_pattern!(rows, job, pixels, out) }
 }
 
@@ -97,7 +97,7 @@ const CLOSE: u8 = Pattern::Close as u8;
 const FAR: u8 = Pattern::Far as u8;
 
 /// What is added to a channel in 1/32, so that a sum that saturates is none above 255 and 31/32, and taken away again,
-/// which leaves none below 0. There is room for the colours of all matrices: they lie within ±8191 without luma.
+/// which leaves none below 0. There is room for it: without luma no channel of any matrix is above 8191.
 const BIAS: u16 = u16::MAX - 0x1fff;
 
 /// Whether pixels 4–7 and 8–11 of sixteen stand in each other's place until they are stored.
