@@ -30,34 +30,42 @@ pub fn fetch(_: Proof, line: &[u8]) {
     }
 }
 
-/// A square of sixteen by sixteen samples, rows of `from` as rows of `to`, `stride` and `to_stride` apart.
+/// Rows that are transposed at once: sixteen in each half of a vector.
+pub const TRANSPOSED: usize = 32;
+
+/// Sixteen columns of [`TRANSPOSED`] rows of `from` as rows of `to`, `stride` and `to_stride` apart.
 ///
 /// # Panics
 /// If one of them is shorter than that.
-pub fn transpose(from: &[u8], stride: usize, to: &mut [u8], to_stride: usize) {
-    assert!(from.len() >= 15 * stride + 16 && to.len() >= 15 * to_stride + 16);
-    // SAFETY: the processor has SSE2, as all of x86-64, and each vector is read from and written to 16 bytes, the last
-    // of which lie within what was just seen to be there.
-    unsafe {
-        let square = std::array::from_fn(|row| _mm_loadu_si128(from.as_ptr().add(row * stride).cast()));
-        let square = interleaved(interleaved(interleaved(interleaved(square))));
-        for (row, vector) in square.into_iter().enumerate() {
-            _mm_storeu_si128(to.as_mut_ptr().add(row * to_stride).cast(), vector);
-        }
-    }
+pub fn transpose(_: Proof, from: &[u8], stride: usize, to: &mut [u8], to_stride: usize) {
+    // SAFETY: the proof says that the processor has AVX2.
+    unsafe { transposed(from, stride, to, to_stride) }
 }
 
-/// Rows that are eight apart interleaved: the digits of each sample's place move on by one, and after four times row and
-/// column have changed sides.
-#[inline(always)]
-fn interleaved(square: [__m128i; 16]) -> [__m128i; 16] {
-    let mut out = square;
-    for row in 0..8 {
-        let (a, b) = (square[row], square[row + 8]);
-        // SAFETY: the processor has SSE2, as all of x86-64.
-        [out[2 * row], out[2 * row + 1]] = unsafe { [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)] };
+#[target_feature(enable = "avx2")]
+fn transposed(from: &[u8], stride: usize, to: &mut [u8], to_stride: usize) {
+    assert!(from.len() >= 31 * stride + 16 && to.len() >= 15 * to_stride + 32);
+    let mut square = [_mm256_setzero_si256(); 16];
+    for (row, vector) in square.iter_mut().enumerate() {
+        // SAFETY: 16 bytes each, the last of which lie within what was just seen to be there.
+        *vector = unsafe {
+            let half = |row| _mm_loadu_si128(from.as_ptr().add(row * stride).cast());
+            _mm256_setr_m128i(half(row), half(row + 16))
+        };
     }
-    out
+    // Rows that are eight apart interleaved: the digits of each sample's place move on by one, and after four times row
+    // and column have changed sides.
+    for _ in 0..4 {
+        let before = square;
+        for row in 0..8 {
+            square[2 * row] = _mm256_unpacklo_epi8(before[row], before[row + 8]);
+            square[2 * row + 1] = _mm256_unpackhi_epi8(before[row], before[row + 8]);
+        }
+    }
+    for (row, vector) in square.into_iter().enumerate() {
+        // SAFETY: 32 bytes each, the last of which lie within what was seen to be there.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().add(row * to_stride).cast(), vector) };
+    }
 }
 
 /// As [`super::Kernel::write`], whose checks were made.
@@ -116,29 +124,44 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
     out: [&mut [u8]; ROWS],
 ) {
     let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, offsets } = coefficients;
-    // Samples come negative.
+    // Samples come negative. Vectors are in none of the closures here: `map` and its like are not made of AVX2, and what
+    // they call is inlined only if they are.
     let [y_luma, red_v, green_u, green_v, blue_u] =
-        [y_luma, red_v, green_u, green_v, blue_u].map(|coefficient| _mm256_set1_epi16(-coefficient));
-    let bias = _mm256_set1_epi16(BIAS.cast_signed());
-    let offsets = offsets.map(|offset| _mm256_add_epi16(_mm256_set1_epi16(offset), bias));
+        [y_luma, red_v, green_u, green_v, blue_u].map(|coefficient| -coefficient);
+    let [red_offset, green_offset, blue_offset] =
+        offsets.map(|offset| offset.wrapping_add(BIAS.cast_signed()));
     let out = out.map(|row| row.as_mut_ptr());
     for (luma, chroma) in luma.places().zip(chroma.places()) {
         // SAFETY: windows lie within a line that is as long as the taps reach.
-        let [u, v] = unsafe { [lines.u, lines.v].map(|line| samples::<CHROMA, LUMA>(line, chroma)) };
-        let green = _mm256_add_epi16(_mm256_mulhrs_epi16(u, green_u), _mm256_mulhrs_epi16(v, green_v));
-        let colour = [
-            _mm256_add_epi16(_mm256_mulhrs_epi16(v, red_v), offsets[0]),
-            _mm256_sub_epi16(offsets[1], green),
-            _mm256_add_epi16(_mm256_mulhrs_epi16(u, blue_u), offsets[2]),
-        ];
+        let (u, v) =
+            unsafe { (samples::<CHROMA, LUMA>(lines.u, chroma), samples::<CHROMA, LUMA>(lines.v, chroma)) };
+        let green = _mm256_add_epi16(scaled(u, green_u), scaled(v, green_v));
+        let red = _mm256_add_epi16(scaled(v, red_v), _mm256_set1_epi16(red_offset));
+        let green = _mm256_sub_epi16(_mm256_set1_epi16(green_offset), green);
+        let blue = _mm256_add_epi16(scaled(u, blue_u), _mm256_set1_epi16(blue_offset));
         for (line, out) in lines.y.iter().zip(&out) {
-            // SAFETY: as above.
-            let y = unsafe { _mm256_mulhrs_epi16(samples::<LUMA, LUMA>(line, luma), y_luma) };
-            let rgb = colour.map(|of| _mm256_subs_epu16(_mm256_adds_epu16(y, of), bias));
-            // SAFETY: a block ends within the row.
-            unsafe { put::<BYTES, LUMA>(rgb, out.add(luma.first * BYTES)) };
+            // SAFETY: as above, and a block ends within the row.
+            unsafe {
+                let y = scaled(samples::<LUMA, LUMA>(line, luma), y_luma);
+                let rgb = [channel(y, red), channel(y, green), channel(y, blue)];
+                put::<BYTES, LUMA>(rgb, out.add(luma.first * BYTES));
+            }
         }
     }
+}
+
+/// Samples times a coefficient, in 1/32, to the nearest.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scaled(samples: __m256i, coefficient: i16) -> __m256i {
+    _mm256_mulhrs_epi16(samples, _mm256_set1_epi16(coefficient))
+}
+
+/// What luma and colour are together, none above 255 and 31/32 and none below 0.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn channel(luma: __m256i, colour: __m256i) -> __m256i {
+    _mm256_subs_epu16(_mm256_adds_epu16(luma, colour), _mm256_set1_epi16(BIAS.cast_signed()))
 }
 
 /// A block's samples of one line in 1/128, negative, in the order of what luma's pattern is.

@@ -93,8 +93,8 @@ impl Coefficients {
     }
 }
 
-/// Rows and columns that are transposed at once.
-const SQUARE: usize = 16;
+/// Columns that are transposed at once.
+const TRANSPOSED: usize = 16;
 
 impl Kernel {
     /// The fastest that this processor has.
@@ -174,18 +174,26 @@ impl Kernel {
     pub fn transpose(self, plane: &[u8], stride: usize, first: usize, lines: usize, out: &mut [u8]) {
         let Some(rows) = out.len().checked_div(lines).filter(|&rows| rows > 0) else { return };
         let plane = &plane[first..(rows - 1) * stride + first + lines];
-        if rows < SQUARE || lines < SQUARE || self == Self::Portable {
+        let at_once = match self {
+            Self::Portable => usize::MAX,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => avx2::TRANSPOSED,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => neon::TRANSPOSED,
+        };
+        if rows < at_once || lines < TRANSPOSED {
             return portable::transpose(plane, stride, rows, out);
         }
-        // The last square of a row or column lies over the one before as far as it must.
-        let starts = |length: usize| (0..length).step_by(SQUARE).map(move |start| start.min(length - SQUARE));
-        for row in starts(rows) {
-            for line in starts(lines) {
+        // The last ones of a row or column lie over those before as far as they must.
+        let starts =
+            |length: usize, step: usize| (0..length).step_by(step).map(move |start| start.min(length - step));
+        for row in starts(rows, at_once) {
+            for line in starts(lines, TRANSPOSED) {
                 let (from, to) = (&plane[row * stride + line..], &mut out[line * rows + row..]);
                 match self {
                     Self::Portable => unreachable!("it has returned"),
                     #[cfg(target_arch = "x86_64")]
-                    Self::Avx2(_) => avx2::transpose(from, stride, to, rows),
+                    Self::Avx2(proof) => avx2::transpose(proof, from, stride, to, rows),
                     #[cfg(target_arch = "aarch64")]
                     Self::Neon => neon::transpose(from, stride, to, rows),
                 }
@@ -292,7 +300,7 @@ mod tests {
 
         #[test]
         fn columns_become_lines(
-            (width, rows) in (1..40usize, 0..40usize), (first, lines) in (0..20usize, 0..40usize), seed: u32,
+            (width, rows) in (1..40usize, 0..80usize), (first, lines) in (0..20usize, 0..40usize), seed: u32,
         ) {
             let stride = first + lines + width;
             let plane = noise(stride * rows, seed);

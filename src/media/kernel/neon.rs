@@ -30,7 +30,10 @@ pub fn blend(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
     super::portable::blend(near_rest, far_rest, weight, out_rest);
 }
 
-/// A square of sixteen by sixteen samples, rows of `from` as rows of `to`, `stride` and `to_stride` apart.
+/// Rows that are transposed at once.
+pub const TRANSPOSED: usize = 16;
+
+/// Sixteen columns of [`TRANSPOSED`] rows of `from` as rows of `to`, `stride` and `to_stride` apart.
 ///
 /// # Panics
 /// If one of them is shorter than that.
