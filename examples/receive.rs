@@ -25,6 +25,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+#[path = "receive/bare.rs"]
+mod bare;
+use bare::{Sink, Tape};
+
 const SCREEN: Size = Size::new(1920, 1080);
 const CAMERA: Size = Size::new(640, 480);
 const RATE_HZ: u32 = 30;
@@ -63,8 +67,10 @@ async fn main() -> anyhow::Result<()> {
         let stop = stop.clone();
         thread("decode", move || decode(&jobs, clock, &stop));
     }
+    let tapes: Vec<Tape> = (0..count).map(|_| Tape::default()).collect();
     let receivers = (0..count).zip(&videos[1..]).map(|(index, video)| {
-        let sink = decoders.sink(video, |trouble| eprintln!("decode: {trouble:?}"));
+        let sink = tapes[usize::from(index)]
+            .record(decoders.sink(video, |trouble| eprintln!("decode: {trouble:?}")));
         let outlets = (fanout.clone(), members[usize::from(index) + 1].clone());
         tokio::spawn(converse(port, index, (video.clone(), sink), outlets, clocks.clone()))
     });
@@ -77,6 +83,15 @@ async fn main() -> anyhow::Result<()> {
         if answer["take"] == true {
             let stages: Vec<_> = videos.iter().map(|video| video.meter.take_stages()).collect();
             say(port, json!({ "event": "second", "decoded": shown, "stages": stages }));
+        }
+        if answer["bare"] == true {
+            tapes.iter().for_each(Tape::start);
+            videos[1..].iter().for_each(|video| video.keyframe_needed.notify_one());
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let tapes = tapes.clone();
+            let [decode, paced, limit] =
+                tokio::task::spawn_blocking(move || bare::measure(&tapes, CAMERA, SCREEN, RATE_HZ)).await??;
+            say(port, json!({ "event": "bare", "decode": decode, "paced": paced, "limit": limit }));
         }
     }
 }
@@ -139,7 +154,7 @@ fn start_camera(clock: Clock, stop: Stop, own: Arc<Video>, inbox: Arc<Inbox>) {
 async fn converse(
     port: u16,
     index: u16,
-    (video, sink): (Arc<Video>, Box<dyn FnMut(parlor::media::Packet) -> bool + Send>),
+    (video, sink): (Arc<Video>, Sink),
     (fanout, member): (Arc<Fanout>, MemberId),
     clocks: Clocks,
 ) -> anyhow::Result<()> {
