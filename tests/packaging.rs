@@ -107,6 +107,10 @@ fn the_units_user_and_groups_are_the_ones_that_are_made() {
         assert!(sysusers.contains(&format!("\nm {user} {group}\n")), "{group} in {sysusers}");
     }
     assert_eq!(groups, "video tty audio");
+    // Of all that these groups own, udev by itself lets none of them open the console.
+    let rules = read("systemd/parlor.rules");
+    let rule = rules.lines().find(|line| !line.starts_with('#')).expect("a rule");
+    assert_eq!(rule, r#"SUBSYSTEM=="tty", KERNEL=="tty0", GROUP="tty", MODE="0620""#);
 }
 
 #[test]
