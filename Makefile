@@ -44,7 +44,7 @@ bench: rust ## What composing a screen and decoding cost beside the mere work, a
 	cargo bench --locked --bench decode
 	cargo run --locked --release -- bench $(ARGS)
 
-bench-peers: rust ## Composing, decoding and converting beside libyuv, libswscale and libavcodec
+bench-peers: rust ## Composing, decoding and converting beside libyuv, libswscale, pixman and libavcodec
 	@board/install-packages build bench
 	cargo bench --locked --features bench-peers --bench compose
 	cargo bench --locked --features bench-peers --bench decode

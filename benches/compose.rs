@@ -1,9 +1,9 @@
-//! What composing a screen costs beside libyuv, libswscale and mere memory: a Markdown table.
+//! What composing a screen costs beside libyuv, libswscale, pixman and mere memory: a Markdown table.
 //!
 //! Everyone draws the same tiles, on one thread, each round in another order: whoever came after the slowest would pay
 //! for what that has left in the caches. Times are the thread's CPU time, medians of the rounds, and ratios are taken
 //! within a round. PSNR is of the first tile against exact bilinear sampling in f64. Peers need the feature
-//! `bench-peers` and Debian's libyuv-dev and libswscale-dev. `ROUNDS` changes the 21, and `ONLY`
+//! `bench-peers` and Debian's libyuv-dev, libswscale-dev and libpixman-1-dev. `ROUNDS` changes the 21, and `ONLY`
 //! takes the rows alone whose name it is in. `PAINTER` has one painter of those paint its first tile, `TIMES` times, for
 //! whoever counts what the processor does.
 #![allow(unsafe_code)]

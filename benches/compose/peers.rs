@@ -1,5 +1,5 @@
-//! The peers of the compositor bench: libyuv in both orders of scaling and converting, and libswscale at its two
-//! bilinear settings. Declarations follow libyuv/scale.h, convert_argb.h and scale_argb.h.
+//! The peers of the compositor bench: libyuv in both orders of scaling and converting, libswscale at its two bilinear
+//! settings, and pixman behind libyuv. Declarations follow libyuv/scale.h, convert_argb.h and scale_argb.h.
 
 use super::{Painter, Work};
 use parlor::geometry::{Rect, Rotation};
@@ -7,6 +7,9 @@ use parlor::media::canvas::{Canvas, PixelLayout};
 use parlor::media::frame::Frame;
 use std::ffi::c_int;
 
+#[cfg(not(target_arch = "aarch64"))]
+#[path = "pixman.rs"]
+mod pixman;
 #[cfg(not(target_arch = "aarch64"))]
 #[path = "swscale.rs"]
 mod swscale;
@@ -38,11 +41,13 @@ pub fn all<'a>(work: &Work) -> Vec<Painter<'a>> {
     let scaled = Frame::new(tile.size());
     vec![
         painter("libyuv s>c", work, scale_then_convert(scaled)),
-        painter("libyuv c>s", work, convert_then_scale(large, small)),
+        painter("libyuv c>s", work, convert_then_scale(large.clone(), small)),
         #[cfg(not(target_arch = "aarch64"))]
         painter("sws fast", work, swscale::at(work, swscale::FAST_BILINEAR)),
         #[cfg(not(target_arch = "aarch64"))]
         painter("sws bilinear", work, swscale::at(work, swscale::BILINEAR)),
+        #[cfg(not(target_arch = "aarch64"))]
+        painter("pixman", work, pixman::convert_then_scale(large)),
     ]
 }
 

@@ -156,6 +156,11 @@ impl<'a> Surface<'a> {
         self.layout
     }
 
+    /// Bytes from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// The physical rectangle of what of a logical one lies on the surface.
     pub fn physical(&self, logical: Rect) -> Rect {
         let size = self.logical_size();

@@ -179,6 +179,7 @@ impl Compositor {
             plan: self.plan(along, across),
             coefficients: Coefficients::of(frame.colour),
             layout: surface.layout(),
+            stride: surface.stride(),
         })
     }
 
@@ -228,14 +229,14 @@ impl Compositor {
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
             Some(pixels) => {
-                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out);
+                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out, job.stride);
             }
             None => {
                 let wide = 4 * luma.count();
                 row.resize(ROWS * wide, 0);
                 let mut rows = row.chunks_exact_mut(wide);
                 let rows: [&mut [u8]; ROWS] = std::array::from_fn(|_| rows.next().expect("as many as rows"));
-                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows);
+                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows, wide);
                 for (row, out) in row.chunks_exact(wide).zip(out) {
                     pack(row, job.layout, out);
                 }
@@ -292,6 +293,8 @@ struct Job<'a> {
     plan: Arc<Plan>,
     coefficients: Coefficients,
     layout: PixelLayout,
+    /// Of the surface, in bytes.
+    stride: usize,
 }
 
 /// Samples in rows of `width`.
@@ -337,7 +340,6 @@ impl<'a> Job<'a> {
     {
         let (index, next, range) =
             (tap.index as usize, tap.index as usize + usize::from(tap.weight > 0), taps.range());
-        out.resize(range.len(), 0);
         if self.sideways {
             if !(reading.columns.contains(&index) && reading.columns.contains(&next)) {
                 let first = if self.forward { index } else { (index + 2).saturating_sub(Reading::COLUMNS) };
@@ -347,20 +349,23 @@ impl<'a> Job<'a> {
             let line = |column: usize| {
                 &reading.samples[(column - reading.columns.start) * range.len()..][..range.len()]
             };
+            out.resize(range.len(), 0);
             self.kernel.blend(line(index), line(next), tap.weight, out);
             return out;
         }
         let line = |row: usize| &plane.samples[row * plane.width..][range.clone()];
         let in_order = |index: usize| if self.forward { index } else { plane.rows - 1 - index };
-        let until = (in_order(index) + self.ahead).min(plane.rows);
-        for later in reading.asked.max(in_order(index))..until {
-            self.kernel.fetch(line(in_order(later)));
+        let needed = in_order(index);
+        reading.asked = reading.asked.max(needed);
+        while reading.asked < (needed + self.ahead).min(plane.rows) {
+            self.kernel.fetch(line(in_order(reading.asked)));
+            reading.asked += 1;
         }
-        reading.asked = reading.asked.max(until);
         match tap.weight {
             0 => line(index),
             FULL => line(next),
             weight => {
+                out.resize(range.len(), 0);
                 self.kernel.blend(line(index), line(next), weight, out);
                 out
             }
@@ -369,8 +374,8 @@ impl<'a> Job<'a> {
 }
 
 impl Reading {
-    /// A cache line.
-    const COLUMNS: usize = 64;
+    /// Two cache lines.
+    const COLUMNS: usize = 128;
 
     fn begin(&mut self) {
         (self.asked, self.columns) = (0, 0..0);

@@ -4,6 +4,7 @@
 use super::rows::{Job, by_pattern};
 use super::taps::{FULL, Pattern, Place, stored};
 use super::{Coefficients, Pixels};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// That the processor has AVX2.
@@ -24,9 +25,11 @@ pub fn blend(_: Proof, near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
 
 /// Asks for the line to be brought into the first cache.
 pub fn fetch(_: Proof, line: &[u8]) {
-    for part in line.chunks(64) {
-        // SAFETY: the processor has SSE, as all of x86-64; and a hint touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().cast()) };
+    let mut at = 0;
+    while at < line.len() {
+        // SAFETY: the processor has SSE, as all of x86-64; a hint touches nothing, and its place lies within the line.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().add(at).cast()) };
+        at += 64;
     }
 }
 
@@ -75,28 +78,41 @@ pub fn write<const ROWS: usize>(_: Proof, job: Job<'_, ROWS>, pixels: Pixels, ou
     unsafe { by_pattern!(rows, job, pixels, out) }
 }
 
-/// Weighted means of whole vectors, then of the rest.
+/// Weighted means of whole vectors, the last of which lies over the one before as far as it must.
 #[target_feature(enable = "avx2")]
 fn blended(near: &[u8], far: &[u8], weight: u8, out: &mut [u8]) {
+    const VECTOR: usize = 32;
+    let length = out.len();
+    assert!(near.len() == length && far.len() == length);
+    let Some(last) = length.checked_sub(VECTOR) else {
+        return super::portable::blend(near, far, weight, out);
+    };
+    let (near, far, out) = (near.as_ptr(), far.as_ptr(), out.as_mut_ptr());
     let weights = _mm256_set1_epi16(i16::from_le_bytes([FULL - weight, weight]));
-    let by_seven = _mm256_set1_epi16(1 << 8);
-    let (out, out_rest) = out.as_chunks_mut::<32>();
-    let ((near, near_rest), (far, far_rest)) = (near.as_chunks::<32>(), far.as_chunks::<32>());
-    for ((out, near), far) in out.iter_mut().zip(near).zip(far) {
-        // SAFETY: each is 32 bytes long.
-        let (a, b) =
-            unsafe { (_mm256_loadu_si256(near.as_ptr().cast()), _mm256_loadu_si256(far.as_ptr().cast())) };
-        let mean = if weight == FULL / 2 {
-            _mm256_avg_epu8(a, b)
-        } else {
-            // Times 2⁸ by 2⁻¹⁵, rounded: by 2⁻⁷.
-            let of = |pairs| _mm256_mulhrs_epi16(_mm256_maddubs_epi16(pairs, weights), by_seven);
-            _mm256_packus_epi16(of(_mm256_unpacklo_epi8(a, b)), of(_mm256_unpackhi_epi8(a, b)))
-        };
-        // SAFETY: it is 32 bytes long.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), mean) };
+    let mut at = 0;
+    loop {
+        // SAFETY: `at` is at most `last`, from which on each has a whole vector.
+        unsafe {
+            let (a, b) = (_mm256_loadu_si256(near.add(at).cast()), _mm256_loadu_si256(far.add(at).cast()));
+            let mean = if weight == FULL / 2 { _mm256_avg_epu8(a, b) } else { weighted(a, b, weights) };
+            _mm256_storeu_si256(out.add(at).cast(), mean);
+        }
+        if at == last {
+            return;
+        }
+        at = (at + VECTOR).min(last);
     }
-    super::portable::blend(near_rest, far_rest, weight, out_rest);
+}
+
+/// `weights` of `a` and `b`, in 1/128, to the nearest.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn weighted(a: __m256i, b: __m256i, weights: __m256i) -> __m256i {
+    // Times 2⁸ by 2⁻¹⁵, rounded: by 2⁻⁷.
+    let by_seven = _mm256_set1_epi16(1 << 8);
+    let low = _mm256_mulhrs_epi16(_mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), weights), by_seven);
+    let high = _mm256_mulhrs_epi16(_mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), weights), by_seven);
+    _mm256_packus_epi16(low, high)
 }
 
 const SAME: u8 = Pattern::Same as u8;
@@ -120,7 +136,7 @@ const fn crossed(luma: u8) -> bool {
 /// chroma, and all are as the patterns want them.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHROMA: u8>(
-    Job { luma, chroma, coefficients, lines }: Job<'_, ROWS>,
+    Job { luma, chroma, coefficients, lines, stride }: Job<'_, ROWS>,
     out: [&mut [u8]; ROWS],
 ) {
     let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, offsets } = coefficients;
@@ -144,10 +160,21 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
             unsafe {
                 let y = scaled(samples::<LUMA, LUMA>(line, luma), y_luma);
                 let rgb = [channel(y, red), channel(y, green), channel(y, blue)];
-                put::<BYTES, LUMA>(rgb, out.add(luma.first * BYTES));
+                let out = out.add(luma.first * BYTES);
+                put::<BYTES, LUMA>(rgb, out);
+                expect(out.wrapping_add(ROWS * stride));
             }
         }
     }
+}
+
+/// Has a line of the cache ready to be written. Else stores wait for what they are about to replace: the screen is larger
+/// than the second cache, and each row of a tile begins on another page, where the processor does not look ahead.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn expect(place: *const u8) {
+    // SAFETY: a hint, which touches nothing; processors that do not know it pass over it.
+    unsafe { asm!("prefetchw [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
 }
 
 /// Samples times a coefficient, in 1/32, to the nearest.

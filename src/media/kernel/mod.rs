@@ -131,7 +131,9 @@ impl Kernel {
         }
     }
 
-    /// Writes rows of the screen, sampled along `luma` and `chroma` in lines that are cut to their [`Taps::range`].
+    /// Writes rows of the screen, sampled along `luma` and `chroma` in lines that are cut to their [`Taps::range`]. The
+    /// memory of the rows after them, each `stride` bytes further, is had ready meanwhile where the processor does not see
+    /// to that by itself.
     ///
     /// # Panics
     /// If a line is shorter than its taps reach, or a row has not just as many pixels as there are taps of each.
@@ -142,12 +144,13 @@ impl Kernel {
         pixels: Pixels,
         lines: Lines<'_, ROWS>,
         out: [&mut [u8]; ROWS],
+        stride: usize,
     ) {
         assert!(lines.y.iter().all(|line| line.len() >= luma.reach()));
         assert!([lines.u, lines.v].iter().all(|line| line.len() >= chroma.reach()));
         assert!(out.iter().all(|row| row.len() == pixels.bytes() * luma.count()));
         assert_eq!(luma.count(), chroma.count());
-        let job = Job { luma, chroma, coefficients, lines };
+        let job = Job { luma, chroma, coefficients, lines, stride };
         match self {
             Self::Portable => portable::write(job, pixels, out),
             #[cfg(target_arch = "x86_64")]
@@ -244,7 +247,7 @@ mod tests {
         let mut out = [const { Vec::new() }; ROWS];
         out.iter_mut().for_each(|row| row.resize(taps.0.count() * pixels.bytes(), 0));
         let rows = out.each_mut().map(|row| row.as_mut_slice());
-        kernel.write(taps, Coefficients::of(colour), pixels, lines, rows);
+        kernel.write(taps, Coefficients::of(colour), pixels, lines, rows, taps.0.count() * pixels.bytes());
         out
     }
 

@@ -10,6 +10,8 @@ pub struct Job<'a, const ROWS: usize> {
     pub chroma: &'a Taps,
     pub coefficients: Coefficients,
     pub lines: Lines<'a, ROWS>,
+    /// Bytes from a row of the screen to the next one.
+    pub stride: usize,
 }
 
 /// Calls the kernel's `rows::<ROWS, BYTES, LUMA, CHROMA>(job, out)` for bytes a pixel and the patterns of both taps; rows
