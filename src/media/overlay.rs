@@ -81,6 +81,16 @@ impl Overlay {
 
     /// Lays it over a row of the screen, of which `out` are the pixels from column `left` on.
     pub fn lay(&self, y: u32, left: u32, layout: PixelLayout, out: &mut [u8]) {
+        // The usual layouts are constants here, so that none of their shifts is left to be looked up for each pixel.
+        match layout {
+            PixelLayout::XRGB8888 => self.lay_in(PixelLayout::XRGB8888, y, left, out),
+            PixelLayout::RGB565 => self.lay_in(PixelLayout::RGB565, y, left, out),
+            other => self.lay_in(other, y, left, out),
+        }
+    }
+
+    #[inline(always)]
+    fn lay_in(&self, layout: PixelLayout, y: u32, left: u32, out: &mut [u8]) {
         let right = left + (out.len() / layout.bytes_per_pixel) as u32;
         for run in self.row(y) {
             let columns = run.columns.start.max(left)..run.columns.end.min(right);
