@@ -139,11 +139,11 @@ impl<'a> Painting<'a> {
         let [notice, live] = &self.over;
         let over = [&*own, notice, live];
         match picture {
-            Some(frame) => {
+            Some(image) => {
                 let mirror = tile.mirror && tile.mode == Mode::Camera;
                 let orientation = Orientation { mirror, rotation: Rotation::None };
                 let veiled = pane.look == Some(Look::Veiled);
-                let shot = Shot { frame, fit: tile.fit, orientation, background: palette::GROUND, veiled };
+                let shot = Shot { image, fit: tile.fit, orientation, background: palette::GROUND, veiled };
                 self.compositor.draw(surface, tile.area, &shot, &over);
             }
             None => {
