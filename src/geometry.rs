@@ -36,7 +36,7 @@ impl std::fmt::Display for Size {
 }
 
 /// A rectangle of whole pixels; `x` grows to the right, `y` downwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rect {
     pub x: u32,
     pub y: u32,

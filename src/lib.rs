@@ -36,9 +36,9 @@
 //! # One word for each thing
 //!
 //! A **room** is a list of **members** in a **document**. The screen shows one **tile** per member. What moves in a
-//! tile is a **picture**: raw it is a **frame**, coded a **packet**, in one of two sizes: a **layer**. What a receiver needs of a
-//! sender's pictures is its **wish**. A member's **voice** is its sound on the way to
-//! the speaker. A **fault** is something wrong in one **part**.
+//! tile is a **picture**: coded it is a **packet**, in one of two sizes: a **layer**; raw it is a **frame**, or an **image**
+//! where its memory may be a device's. What a receiver needs of a sender's pictures is its **wish**. A member's **voice** is
+//! its sound on the way to the speaker. A **fault** is something wrong in one **part**.
 //! A **kiosk** is this machine; a **peer** is the connection to another member. What is drawn on is a **surface**: a
 //! **page** of the screen, or a **canvas** in memory. An **overlay** lies over it, the **glass** is what a viewer sees.
 

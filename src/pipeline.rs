@@ -26,6 +26,7 @@ use crate::device::{self, Camera, Kind};
 use crate::geometry::{Rotation, Size};
 use crate::mailbox::{Bell, Mailbox};
 use crate::media::frame::{Frame, FramePool};
+use crate::media::image::Image;
 use crate::media::lip_sync::LipSync;
 use crate::media::rotate::rotate;
 use crate::media::stamps::{StageTimes, Stages, Stamps};
@@ -60,7 +61,7 @@ impl Work {
 struct Ready {
     due: Duration,
     decoded: Duration,
-    frame: Arc<Frame>,
+    image: Arc<dyn Image>,
 }
 
 /// One member's moving picture on its way to the screen.
@@ -129,10 +130,10 @@ impl Video {
     }
 
     /// Takes the newest picture of this member, `decoded` at that time, to be shown at `due`.
-    fn put(&self, frame: Arc<Frame>, decoded: Duration, due: Duration) {
-        let Size { width, height } = frame.size();
+    fn put(&self, image: Arc<dyn Image>, decoded: Duration, due: Duration) {
+        let Size { width, height } = image.size();
         self.meter.size.store(u64::from(width) << 32 | u64::from(height), Relaxed);
-        if self.pictures.put(Ready { due, decoded, frame }) {
+        if self.pictures.put(Ready { due, decoded, image }) {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
     }

@@ -3,8 +3,9 @@
 //! Which they are is found by looking at every node, once. Every wait in here has a limit: a codec that hangs is an
 //! error, and whoever uses it goes on with another one.
 //!
-//! Pictures are copied once each way, between a frame and the driver's buffer. Without any copy the driver's memory would
-//! have to be the frame (VIDIOC_EXPBUF, V4L2_MEMORY_DMABUF), in the driver's format and with its stride.
+//! What is decoded is shown from the driver's own buffer, which has it again when nobody looks at it any more. What is to
+//! be encoded is copied once: without that the driver's memory would have to be the camera's (VIDIOC_EXPBUF,
+//! V4L2_MEMORY_DMABUF), in the driver's format and with its stride.
 
 mod controls;
 mod decoder;

@@ -52,8 +52,10 @@ pub(super) struct Mapping {
     writable: bool,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread; `&self` methods only read.
+// SAFETY: the mapping belongs to the process, not to a thread.
 unsafe impl Send for Mapping {}
+// SAFETY: `&self` methods only read, and who reads promises that nobody writes.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `length` bytes of the device from `offset` on.

@@ -3,6 +3,7 @@
 use super::Packet;
 use super::frame::{Frame, FramePool};
 use super::h264::{DecodeError, Decoder, EncodeError, Encoder};
+use super::image::Image;
 use crate::geometry::Size;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,8 @@ pub trait Decode: Send {
     /// Says that access units were left out: all is refused until the next keyframe.
     fn lose(&mut self);
 
-    /// Decodes one access unit into a frame of `into`, stamped `captured`. `None`: no picture yet. A device may answer
-    /// with the picture of an earlier call, stamped as that was.
+    /// Decodes one access unit into a frame of `into`, stamped `captured`, or into memory of the codec's own. `None`: no
+    /// picture yet. A device may answer with the picture of an earlier call, stamped as that was.
     ///
     /// # Errors
     /// See [`DecodeError`]; after one, only a keyframe is taken. After [`DecodeError::Device`] another decoder is to be
@@ -42,7 +43,7 @@ pub trait Decode: Send {
         packet: &Packet,
         into: &mut FramePool,
         captured: Duration,
-    ) -> Result<Option<Arc<Frame>>, DecodeError>;
+    ) -> Result<Option<Arc<dyn Image>>, DecodeError>;
 }
 
 /// A maker of codecs.
@@ -117,8 +118,8 @@ impl Decode for Decoder {
         packet: &Packet,
         into: &mut FramePool,
         captured: Duration,
-    ) -> Result<Option<Arc<Frame>>, DecodeError> {
-        Self::decode(self, packet, into, captured)
+    ) -> Result<Option<Arc<dyn Image>>, DecodeError> {
+        Ok(Self::decode(self, packet, into, captured)?.map(|frame| frame as Arc<dyn Image>))
     }
 }
 
@@ -139,8 +140,8 @@ mod tests {
         let seen = decoder.decode(&packet, &mut FramePool::default(), Duration::from_millis(5));
 
         let seen = seen.expect("decoded").expect("a picture");
-        assert_eq!((seen.size(), seen.captured, packet.time), (SIZE, Duration::from_millis(5), 3_000));
-        assert!(seen.planes()[0].iter().all(|sample| sample.abs_diff(90) < 4));
+        assert_eq!((seen.size(), seen.captured(), packet.time), (SIZE, Duration::from_millis(5), 3_000));
+        assert!(seen.view().luma().row(100).iter().all(|sample| sample.abs_diff(90) < 4));
     }
 
     #[test]

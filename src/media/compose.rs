@@ -6,8 +6,8 @@
 //! side) is blended from two, unless it lies on one, then sampled along a table of positions and converted at once.
 
 use super::canvas::{PixelLayout, Rgb, Surface};
-use super::frame::Frame;
 use super::glazing::Glazing;
+use super::image::{Chroma, Image, Plane, Planes, deinterleave};
 use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Tap, Taps};
 use super::overlay::Overlay;
 use crate::geometry::{Fit, ONE_PIXEL, Orientation, Placement, Rect, Rotation, place};
@@ -27,7 +27,7 @@ pub enum Quality {
 /// A picture and how it is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Shot<'a> {
-    pub frame: &'a Frame,
+    pub image: &'a dyn Image,
     /// Of the picture once it is turned.
     pub fit: Fit,
     pub orientation: Orientation,
@@ -39,9 +39,9 @@ pub struct Shot<'a> {
 
 impl<'a> Shot<'a> {
     /// As it is stored, filling its area.
-    pub fn of(frame: &'a Frame) -> Self {
+    pub fn of(image: &'a dyn Image) -> Self {
         let (fit, orientation) = (Fit::default(), Orientation::default());
-        Self { frame, fit, orientation, background: Rgb::BLACK, veiled: false }
+        Self { image, fit, orientation, background: Rgb::BLACK, veiled: false }
     }
 }
 
@@ -52,8 +52,8 @@ pub struct Compositor {
     quality: Quality,
     /// The last ones used, the newest first. Full: the oldest goes.
     plans: heapless::Vec<Arc<Plan>, { Compositor::PLANS }>,
-    /// A line for each plane, two for luma, blended from two of the picture.
-    blended: [Vec<u8>; 4],
+    /// A line for each plane, two for luma, blended from two of the picture; the last one is of interleaved chroma.
+    blended: [Vec<u8>; 5],
     readings: [Reading; 3],
     /// A row of pixels before it is packed into an unusual layout.
     row: Vec<u8>,
@@ -96,11 +96,11 @@ impl Compositor {
     /// Draws a picture into the logical rectangle `area`, with `over` on top; what lies beyond the surface is not drawn.
     /// Each byte is written once, in order, and never read.
     pub fn draw(&mut self, surface: &mut Surface<'_>, area: Rect, shot: &Shot<'_>, over: &[&Overlay]) {
-        let &Shot { frame, orientation, background, .. } = shot;
+        let &Shot { image, orientation, background, .. } = shot;
         let physical = surface.physical(area);
         let mut glazing = Glazing::new(surface.layout(), over, shot.veiled, std::mem::take(&mut self.beside));
-        let placement = place(orientation.rotation.size(frame.size()), area, shot.fit);
-        let job = placement.and_then(|placement| self.job(surface, frame, orientation, placement));
+        let placement = place(orientation.rotation.size(image.size()), area, shot.fit);
+        let job = placement.and_then(|placement| self.job(surface, image, orientation, placement));
         let target = job.as_ref().map_or(Rect { height: 0, ..physical }, |job| job.target);
 
         let bars = Bars::new(surface.layout(), physical, target, background);
@@ -129,7 +129,7 @@ impl Compositor {
     fn job<'a>(
         &mut self,
         surface: &Surface<'_>,
-        frame: &'a Frame,
+        image: &'a dyn Image,
         orientation: Orientation,
         placement: Placement,
     ) -> Option<Job<'a>> {
@@ -139,7 +139,8 @@ impl Compositor {
             return None;
         }
         // Where each logical column and row of the target lies in the turned picture, then in the stored one.
-        let picture = orientation.rotation.size(frame.size());
+        let planes = image.view();
+        let picture = orientation.rotation.size(planes.size());
         let axis = |samples, first, length, pixels, shown| Axis {
             samples,
             first,
@@ -171,13 +172,13 @@ impl Compositor {
         self.readings.iter_mut().for_each(Reading::begin);
         Some(Job {
             kernel: self.kernel,
-            frame,
+            planes,
             target: surface.physical(visible),
             sideways: matches!(turns, Rotation::Quarter | Rotation::ThreeQuarters),
             forward: across.flipped == across.back,
             ahead: if across.length.div_ceil(ONE_PIXEL) > across.pixels { AHEAD } else { 0 },
             plan: self.plan(along, across),
-            coefficients: Coefficients::of(frame.colour),
+            coefficients: Coefficients::of(image.colour()),
             layout: surface.layout(),
             stride: surface.stride(),
         })
@@ -210,22 +211,38 @@ impl Compositor {
     /// Draws physical rows of the target, from `first` on.
     fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS]) {
         let Self {
-            blended: [first_luma, second_luma, u, v],
+            blended: [first_luma, second_luma, u, v, both],
             readings: [y_reading, u_reading, v_reading],
             row,
             quality,
             ..
         } = self;
         let Plan { along: [luma, chroma], across: [luma_rows, chroma_rows], .. } = &*job.plan;
-        let [y_plane, u_plane, v_plane] = job.planes();
         let mut blended = [first_luma, second_luma].into_iter();
         let y = std::array::from_fn(|row| {
             let out = blended.next().expect("rows are two at most");
-            job.line(y_plane, luma, luma_rows[first as usize + row], y_reading, out)
+            job.line(job.planes.luma(), luma.range(), luma_rows[first as usize + row], y_reading, out)
         });
         let between = chroma_rows[first as usize / if *quality == Quality::Fast { 2 } else { 1 }];
-        let u = job.line(u_plane, chroma, between, u_reading, u);
-        let v = job.line(v_plane, chroma, between, v_reading, v);
+        let range = chroma.range();
+        let (u, v) = match job.planes.chroma() {
+            Chroma::Planar([u_plane, v_plane]) => (
+                job.line(u_plane, range.clone(), between, u_reading, u),
+                job.line(v_plane, range, between, v_reading, v),
+            ),
+            Chroma::Interleaved(plane) if job.sideways => {
+                job.column(plane, (0, 2), range.clone(), between, u_reading, u);
+                job.column(plane, (1, 2), range, between, u_reading, v);
+                (&u[..], &v[..])
+            }
+            Chroma::Interleaved(plane) => {
+                let both = job.line(plane, 2 * range.start..2 * range.end, between, u_reading, both);
+                u.resize(range.len(), 0);
+                v.resize(range.len(), 0);
+                deinterleave(both, u, v);
+                (&u[..], &v[..])
+            }
+        };
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
             Some(pixels) => {
@@ -280,7 +297,7 @@ const AHEAD: usize = 6;
 /// What all rows of one picture have in common.
 struct Job<'a> {
     kernel: Kernel,
-    frame: &'a Frame,
+    planes: Planes<'a>,
     /// What is drawn of the surface, physical.
     target: Rect,
     /// Whether the picture's columns lie along the rows of the screen.
@@ -297,67 +314,36 @@ struct Job<'a> {
     stride: usize,
 }
 
-/// Samples in rows of `width`.
-#[derive(Clone, Copy)]
-struct Plane<'a> {
-    samples: &'a [u8],
-    width: usize,
-    rows: usize,
-}
-
 /// How far a plane has been read.
 #[derive(Debug, Default)]
 struct Reading {
     /// How many lines were asked for, counted as they are needed.
     asked: usize,
-    /// Of a picture on its side the columns around the present one, as lines.
+    /// Of a picture on its side the columns around the present one, as lines: of interleaved samples U and V by turns.
     columns: Range<usize>,
     samples: Vec<u8>,
 }
 
-impl<'a> Job<'a> {
-    fn planes(&self) -> [Plane<'a>; 3] {
-        let (width, rows) = (self.frame.size().width as usize, self.frame.size().height as usize);
-        let [y, u, v] = self.frame.planes();
-        [(y, 1), (u, 2), (v, 2)].map(|(samples, shrink)| Plane {
-            samples,
-            width: width / shrink,
-            rows: rows / shrink,
-        })
-    }
-
-    /// The line at `tap`, as far as `taps` reach: that of the picture itself, or blended into `out`.
+impl Job<'_> {
+    /// The line at `tap`, `range` of it: that of the picture itself, or blended into `out`.
     fn line<'b>(
         &self,
         plane: Plane<'b>,
-        taps: &Taps,
+        range: Range<usize>,
         tap: Tap,
         reading: &mut Reading,
         out: &'b mut Vec<u8>,
-    ) -> &'b [u8]
-    where
-        'a: 'b,
-    {
-        let (index, next, range) =
-            (tap.index as usize, tap.index as usize + usize::from(tap.weight > 0), taps.range());
+    ) -> &'b [u8] {
         if self.sideways {
-            if !(reading.columns.contains(&index) && reading.columns.contains(&next)) {
-                let first = if self.forward { index } else { (index + 2).saturating_sub(Reading::COLUMNS) };
-                let first = first.min(plane.width.saturating_sub(Reading::COLUMNS));
-                reading.turn(self.kernel, plane, range.clone(), first);
-            }
-            let line = |column: usize| {
-                &reading.samples[(column - reading.columns.start) * range.len()..][..range.len()]
-            };
-            out.resize(range.len(), 0);
-            self.kernel.blend(line(index), line(next), tap.weight, out);
+            self.column(plane, (0, 1), range, tap, reading, out);
             return out;
         }
-        let line = |row: usize| &plane.samples[row * plane.width..][range.clone()];
-        let in_order = |index: usize| if self.forward { index } else { plane.rows - 1 - index };
+        let (index, next) = around(tap);
+        let line = |row: usize| &plane.row(row)[range.clone()];
+        let in_order = |index: usize| if self.forward { index } else { plane.rows() - 1 - index };
         let needed = in_order(index);
         reading.asked = reading.asked.max(needed);
-        while reading.asked < (needed + self.ahead).min(plane.rows) {
+        while reading.asked < (needed + self.ahead).min(plane.rows()) {
             self.kernel.fetch(line(in_order(reading.asked)));
             reading.asked += 1;
         }
@@ -371,6 +357,37 @@ impl<'a> Job<'a> {
             }
         }
     }
+
+    /// The column at `tap`, `range` of it, into `out`: of the `part`th of `parts` samples that lie side by side.
+    fn column(
+        &self,
+        plane: Plane<'_>,
+        (part, parts): (usize, usize),
+        range: Range<usize>,
+        tap: Tap,
+        reading: &mut Reading,
+        out: &mut Vec<u8>,
+    ) {
+        let (index, next) = around(tap);
+        if !(reading.columns.contains(&index) && reading.columns.contains(&next)) {
+            let at_once = Reading::COLUMNS / parts;
+            let first = if self.forward { index } else { (index + 2).saturating_sub(at_once) };
+            let first = first.min((plane.width() / parts).saturating_sub(at_once));
+            reading.turn(self.kernel, plane, parts, range.clone(), first);
+        }
+        let line = |column: usize| {
+            let line = (column - reading.columns.start) * parts + part;
+            &reading.samples[line * range.len()..][..range.len()]
+        };
+        out.resize(range.len(), 0);
+        self.kernel.blend(line(index), line(next), tap.weight, out);
+    }
+}
+
+/// The lines, or columns, that a tap lies on or between.
+fn around(tap: Tap) -> (usize, usize) {
+    let index = tap.index as usize;
+    (index, index + usize::from(tap.weight > 0))
 }
 
 impl Reading {
@@ -381,12 +398,12 @@ impl Reading {
         (self.asked, self.columns) = (0, 0..0);
     }
 
-    fn turn(&mut self, kernel: Kernel, plane: Plane<'_>, rows: Range<usize>, first: usize) {
-        let columns = Self::COLUMNS.min(plane.width - first);
+    fn turn(&mut self, kernel: Kernel, plane: Plane<'_>, parts: usize, rows: Range<usize>, first: usize) {
+        let columns = (Self::COLUMNS / parts).min(plane.width() / parts - first);
         self.columns = first..first + columns;
-        self.samples.resize(columns * rows.len(), 0);
-        let samples = &plane.samples[rows.start * plane.width..];
-        kernel.transpose(samples, plane.width, first, columns, &mut self.samples);
+        let lines = columns * parts;
+        self.samples.resize(lines * rows.len(), 0);
+        kernel.transpose(plane.from(rows.start), plane.stride(), first * parts, lines, &mut self.samples);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What cameras deliver (YUYV, NV12, YU12, MJPG) into I420.
 
 use super::frame::{Colour, Frame, Matrix};
+use super::image::deinterleave;
 use crate::geometry::Size;
 use std::borrow::Cow;
 use std::fmt;
@@ -142,10 +143,7 @@ fn nv12(stride: usize, luma: &[u8], chroma: &[u8], frame: &mut Frame) {
     copy_rows(y, width, luma, stride);
     let rows = u.chunks_exact_mut(width / 2).zip(v.chunks_exact_mut(width / 2));
     for ((u, v), row) in rows.zip(chroma.chunks(stride)) {
-        for ((u, v), pair) in u.iter_mut().zip(v).zip(row.as_chunks::<2>().0) {
-            let pair = u16::from_le_bytes(*pair);
-            (*u, *v) = (pair as u8, (pair >> 8) as u8);
-        }
+        deinterleave(row, u, v);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One raw picture inside the house, and the pool that recycles its memory.
 
+use super::image::{Chroma, Plane, Planes, deinterleave};
 use crate::geometry::Size;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub struct Colour {
     pub full_range: bool,
 }
 
-/// A picture: I420 (planar 4:2:0, 8 bits), rows without padding, both sides even and not zero.
+/// A picture in memory of its own: I420 (planar 4:2:0, 8 bits), rows without padding, both sides even and not zero.
 #[derive(Clone, Debug)]
 pub struct Frame {
     size: Size,
@@ -69,6 +70,31 @@ impl Frame {
         let (y, rest) = self.data.split_at_mut(luma);
         let (u, v) = rest.split_at_mut(chroma);
         [y, u, v]
+    }
+
+    /// Takes over the size and the samples of another picture.
+    pub fn copy(&mut self, from: &Planes<'_>) {
+        self.resize(from.size());
+        let width = self.size.width as usize;
+        let [y, u, v] = self.planes_mut();
+        let rows = |plane: Plane<'_>, to: &mut [u8]| {
+            for (row, to) in to.chunks_exact_mut(plane.width()).enumerate() {
+                to.copy_from_slice(plane.row(row));
+            }
+        };
+        rows(from.luma(), y);
+        match from.chroma() {
+            Chroma::Planar([from_u, from_v]) => {
+                rows(from_u, u);
+                rows(from_v, v);
+            }
+            Chroma::Interleaved(both) => {
+                let to = u.chunks_exact_mut(width / 2).zip(v.chunks_exact_mut(width / 2));
+                for (row, (u, v)) in to.enumerate() {
+                    deinterleave(both.row(row), u, v);
+                }
+            }
+        }
     }
 
     fn luma(&self) -> usize {

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod glazing;
 pub mod h264;
 pub mod halve;
+pub mod image;
 pub mod jitter;
 pub mod kernel;
 pub mod lip_sync;

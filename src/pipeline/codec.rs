@@ -8,6 +8,7 @@ use crate::media::Packet;
 use crate::media::codec::{Codecs, Decode, Encode, Software};
 use crate::media::frame::{Frame, FramePool};
 use crate::media::h264::{DecodeError, EncodeError};
+use crate::media::image::Image;
 use crate::room::fault::{Cause, Code, Fault, Part};
 use crate::room::{CodecInfo, Event};
 use std::error::Error;
@@ -182,7 +183,7 @@ impl Decode for Decoder {
         packet: &Packet,
         into: &mut FramePool,
         captured: Duration,
-    ) -> Result<Option<Arc<Frame>>, DecodeError> {
+    ) -> Result<Option<Arc<dyn Image>>, DecodeError> {
         let inner = match &mut self.inner {
             Some(inner) => inner,
             None => self.inner.insert(Software.decoder()?),
@@ -280,7 +281,7 @@ mod tests {
             packet: &Packet,
             into: &mut FramePool,
             captured: Duration,
-        ) -> Result<Option<Arc<Frame>>, DecodeError> {
+        ) -> Result<Option<Arc<dyn Image>>, DecodeError> {
             match self.1.error() {
                 Some(error) => Err(DecodeError::Device(error)),
                 None => self.0.decode(packet, into, captured),

@@ -155,14 +155,14 @@ pub fn decode(jobs: &Jobs, clock: Clock, stop: &Stop) -> Result<(), Failure> {
         let decoded = decoding.decoder.decode(&job.packet, &mut decoding.pool, job.arrived);
         jobs.work.add(clock.mono() - start);
         match decoded {
-            Ok(Some(frame)) => {
+            Ok(Some(image)) => {
                 let now = clock.mono();
                 let mut lip_sync = lock(&video.lip_sync);
                 let wait = lip_sync.wait(job.packet.time, now);
                 let late = lip_sync.lateness(job.packet.time, now + wait);
                 drop(lip_sync);
                 video.meter.sound_late_us.store(late.map_or(i64::MIN, |late| (late * 1e6) as i64), Relaxed);
-                video.put(frame, now, now + wait);
+                video.put(image, now, now + wait);
                 decoding.failed = 0;
                 if std::mem::take(&mut decoding.told) {
                     (stream.trouble)(None);
@@ -297,14 +297,14 @@ mod tests {
             let mut encoder = Encoder::new(size, 30.0, 200_000).expect("an encoder");
             let packet = encoder.encode(&Frame::new(size), 0, true).expect("coded").expect("a picture");
             assert!(sink(packet));
-            let frame = loop {
+            let image = loop {
                 assert!(!worker.is_finished());
                 if let Some(picture) = video.take(clock.mono()) {
-                    break picture.frame;
+                    break picture.image;
                 }
                 std::thread::yield_now();
             };
-            assert_eq!(frame.size(), size);
+            assert_eq!(image.size(), size);
         }
         stop.tell();
         worker.join().expect("no panic").expect("ends");

@@ -129,7 +129,7 @@ impl<'a> Painting<'a> {
     fn tile(&mut self, surface: &mut Surface<'_>, pane: &mut Pane) {
         let (fonts, rotation) = (&mut *self.fonts, self.rotation);
         let (tile, picture) =
-            (&pane.tile, pane.frame.as_deref().filter(|_| pane.look != Some(Look::Placeholder)));
+            (&pane.tile, pane.image.as_deref().filter(|_| pane.look != Some(Look::Placeholder)));
         let name: &str = if tile.name.is_empty() { tile.member.as_str() } else { &tile.name };
         let own = pane.signs.get_or_insert_with(|| {
             Overlay::of(self.screen, rotation, tile.area, |canvas| {
@@ -139,11 +139,11 @@ impl<'a> Painting<'a> {
         let [notice, live] = &self.over;
         let over = [&*own, notice, live];
         match picture {
-            Some(frame) => {
+            Some(image) => {
                 let mirror = tile.mirror && tile.mode == Mode::Camera;
                 let orientation = Orientation { mirror, rotation: Rotation::None };
                 let veiled = pane.look == Some(Look::Veiled);
-                let shot = Shot { frame, fit: tile.fit, orientation, background: palette::GROUND, veiled };
+                let shot = Shot { image, fit: tile.fit, orientation, background: palette::GROUND, veiled };
                 self.compositor.draw(surface, tile.area, &shot, &over);
             }
             None => {
@@ -189,6 +189,7 @@ mod tests {
     use crate::mailbox::Bell;
     use crate::media::canvas::{PixelLayout, Rgb};
     use crate::media::frame::Frame;
+    use crate::media::image::Image;
     use crate::room::message::MemberId;
     use crate::room::{Live, TileState};
     use proptest::prelude::*;
@@ -213,7 +214,7 @@ mod tests {
         Arc::new(Picture { scene: Scene::Grid { tiles }, identify: None, notice, live })
     }
 
-    fn frame(shade: u8) -> Arc<Frame> {
+    fn frame(shade: u8) -> Arc<dyn Image> {
         let mut frame = Frame::new(Size::new(32, 18));
         frame.planes_mut()[0].fill(shade);
         Arc::new(frame)
@@ -278,7 +279,7 @@ mod tests {
                     }
                     Step::Comes => {}
                     _ if panes.len() < 2 => {}
-                    Step::Frame(shade) => (panes[1].frame, panes[1].look) = (Some(frame(shade)), Some(Look::Picture)),
+                    Step::Frame(shade) => (panes[1].image, panes[1].look) = (Some(frame(shade)), Some(Look::Picture)),
                     Step::Move(x) => panes[1].tile.area.x = x,
                     Step::Placeholder => panes[1].look = Some(Look::Placeholder),
                     Step::Speaks(on) => panes[1].tile.speaking = on,
@@ -307,7 +308,7 @@ mod tests {
         let mut panes: Vec<Pane> =
             (0..3).map(|index| pane(index, area(index as u32), &mut painting)).collect();
         for pane in &mut panes {
-            (pane.frame, pane.look, pane.tile.fit) = (Some(frame(90)), Some(Look::Picture), Fit::Cover);
+            (pane.image, pane.look, pane.tile.fit) = (Some(frame(90)), Some(Look::Picture), Fit::Cover);
         }
         painting.set(picture(&panes, true, None));
         let (mut page, mut shown) = (canvas(Rotation::None), Shown::default());

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::device::{MOST_PAGES, Screen};
 use crate::geometry::Rotation;
 use crate::media::canvas::{Canvas, Surface};
-use crate::media::frame::Frame;
+use crate::media::image::Image;
 use crate::media::overlay::Overlay;
 use crate::media::stamps::Stamps;
 use crate::media::text::Fonts;
@@ -51,8 +51,8 @@ pub(super) enum Look {
 pub(super) struct Pane {
     pub tile: Tile,
     pub video: Arc<Video>,
-    pub frame: Option<Arc<Frame>>,
-    /// When the frame came to this thread.
+    pub image: Option<Arc<dyn Image>>,
+    /// When it came to this thread.
     since: Duration,
     /// `None`: it is to be drawn anew.
     pub look: Option<Look>,
@@ -76,7 +76,7 @@ impl Pane {
         Self {
             tile,
             video,
-            frame: None,
+            image: None,
             since: now,
             look: None,
             signs: None,
@@ -92,9 +92,11 @@ impl Pane {
     /// How it is to look, and whether that is any news; `fresh` if there is a new picture.
     fn settle(&mut self, fresh: bool, now: Duration) -> bool {
         let off = matches!(self.tile.state, TileState::Off | TileState::Paused | TileState::Failed);
-        let look = match now.saturating_sub(self.since) {
-            _ if self.frame.is_none() || off => Look::Placeholder,
-            age if age > GONE => Look::Placeholder,
+        let age = now.saturating_sub(self.since);
+        // Its memory may be lent by a codec, who wants it back.
+        self.image.take_if(|_| age > GONE);
+        let look = match age {
+            _ if self.image.is_none() || off => Look::Placeholder,
             age if age > STALE || !self.told_live => Look::Veiled,
             _ => Look::Picture,
         };
@@ -222,14 +224,14 @@ fn arrange(panes: &mut Vec<Pane>, picture: &Picture, stage: &Stage, now: Duratio
 fn collect(pane: &mut Pane, now: Duration, tell: &dyn Fn(Event)) -> bool {
     let member = || -> MemberId { pane.tile.member.clone() };
     match pane.video.take(now) {
-        Some(Ready { decoded, frame, .. }) => {
-            pane.stamps = Stamps { received: frame.captured, decoded, ..Stamps::default() };
+        Some(Ready { decoded, image, .. }) => {
+            pane.stamps = Stamps { received: image.captured(), decoded, ..Stamps::default() };
             // Said again as long as the tile waits: what was said before may have been of another camera, of another
             // connection, and the room's change from one to the other was too quick to be seen here.
             if !pane.told_live || pane.tile.state == TileState::Connecting {
                 tell(Event::TileLive { member: member() });
             }
-            (pane.frame, pane.since, pane.told_live) = (Some(frame), now, true);
+            (pane.image, pane.since, pane.told_live) = (Some(image), now, true);
             pane.last_drawn = pane.tile.share == Share::All || !pane.last_drawn;
             pane.last_drawn
         }
@@ -261,6 +263,7 @@ pub(super) mod tests {
     use super::*;
     use crate::geometry::{Fit, Rect, Size};
     use crate::mailbox::Bell;
+    use crate::media::frame::Frame;
     use crate::room::{Mode, Position};
     use std::cell::Cell;
 
@@ -298,5 +301,19 @@ pub(super) mod tests {
         assert_eq!(picture(&mut pane), 2);
         pane.tile = tile(TileState::Live);
         assert_eq!(picture(&mut pane), 2);
+    }
+
+    #[test]
+    fn a_picture_that_gives_way_to_the_placeholder_is_held_no_longer() {
+        let mut pane = Pane::new(tile(TileState::Live), Arc::new(Video::new(Arc::default())), Duration::ZERO);
+        let image: Arc<dyn Image> = Arc::new(Frame::new(Size::new(32, 18)));
+        pane.image = Some(image.clone());
+        let mut settle = |now| {
+            pane.settle(false, now);
+            (pane.look, Arc::strong_count(&image))
+        };
+
+        assert_eq!(settle(GONE), (Some(Look::Veiled), 2));
+        assert_eq!(settle(GONE + Duration::from_millis(1)), (Some(Look::Placeholder), 1));
     }
 }

@@ -6,14 +6,16 @@ use crate::simulated;
 use parlor::config::{Camera, Config, SIMULATED, Screen};
 use parlor::device::codec::{Found, Hardware, V4l2Decoder, V4l2Encoder};
 use parlor::device::{Error, Kind};
-use parlor::geometry::Size;
+use parlor::geometry::{Rect, Rotation, Size};
 use parlor::kiosk;
 use parlor::machine::{self, Simulation};
 use parlor::media::Packet;
-use parlor::media::canvas::PixelLayout;
+use parlor::media::canvas::{Canvas, PixelLayout};
 use parlor::media::codec::{Codecs, Decode, Encode};
+use parlor::media::compose::{Compositor, Shot};
 use parlor::media::frame::{Colour, Frame, FramePool, Matrix};
 use parlor::media::h264::{DecodeError, EncodeError};
+use parlor::media::image::{Chroma, Image};
 use parlor::pipeline::CodecChoice;
 use parlor::room::fault::{Code, Part};
 use parlor::room::{Event, Position};
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const FWHT: [u8; 4] = *b"FWHT";
+const RAW: [[u8; 4]; 2] = [*b"YU12", *b"NV12"];
 /// The smallest that vicodec takes.
 const SIZE: Size = Size::new(640, 360);
 
@@ -46,7 +49,7 @@ fn pictures_survive_coding_and_decoding_with_their_size_and_time_in_both_raw_for
 
     // The last size is none that the codec's blocks of eight fill.
     for size in [SIZE, Size::new(1280, 720), Size::new(642, 366)] {
-        for raw in [*b"YU12", *b"NV12"] {
+        for raw in RAW {
             let encoder = V4l2Encoder::open(&Found { raw, ..encodes.clone() }, size, 30.0, 1_000_000);
             let decoder = V4l2Decoder::open(&Found { raw, ..decodes.clone() });
             let (mut encoder, mut decoder) = (encoder.expect("an encoder"), decoder.expect("a decoder"));
@@ -57,7 +60,7 @@ fn pictures_survive_coding_and_decoding_with_their_size_and_time_in_both_raw_for
                 let seen = decoder.decode(&packet, &mut pool, captured).expect("decoded").expect("a picture");
 
                 assert_eq!((packet.time, packet.keyframe), (number * 3000, number == 0));
-                assert_eq!((seen.size(), seen.captured), (size, captured));
+                assert_eq!((seen.size(), seen.captured()), (size, captured));
                 let likeness = likeness_db(&sent, &seen);
                 assert!(likeness > 30.0, "{size}, {}: {likeness} dB", String::from_utf8_lossy(&raw));
             }
@@ -111,6 +114,119 @@ fn a_changed_size_is_followed_by_both_without_a_lost_picture() {
 }
 
 #[test]
+fn pictures_are_shown_from_the_drivers_own_buffers_in_both_raw_formats() {
+    for raw in RAW {
+        // What is coded is larger than what is seen.
+        let size = Size::new(642, 366);
+        let mut stream = Stream::new(size, raw);
+        let mut compositor = Compositor::default();
+        let mut shown = Vec::new();
+
+        for _ in 0..20 {
+            let (sent, seen) = stream.next();
+            let interleaved = matches!(seen.view().chroma(), Chroma::Interleaved(_));
+            assert_eq!((is_lent(&seen), interleaved), (true, &raw == b"NV12"), "{raw:?}");
+            assert!(likeness_db(&sent, &seen) > 30.0);
+
+            let draw = |compositor: &mut Compositor, image: &dyn Image| {
+                let mut canvas = Canvas::new(Size::new(400, 300), PixelLayout::XRGB8888, Rotation::None);
+                let area = Rect::new(0, 0, 400, 300);
+                compositor.draw(&mut canvas.surface(), area, &Shot::of(image), &[]);
+                canvas
+            };
+            let canvas = draw(&mut compositor, &*seen);
+            assert!(canvas.data() == draw(&mut compositor, &copy(&seen)).data());
+            // The screen holds one, and two wait for their sound.
+            shown.push(seen);
+            if shown.len() > 3 {
+                shown.remove(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_that_is_held_does_not_change_while_later_ones_are_decoded() {
+    for raw in RAW {
+        let mut stream = Stream::new(SIZE, raw);
+        let held = Held::new(stream.next().1);
+        assert!(held.is_lent());
+
+        for _ in 0..20 {
+            assert!(is_lent(&stream.next().1), "{raw:?}");
+        }
+
+        held.check();
+    }
+}
+
+#[test]
+fn holding_many_pictures_costs_copies_and_stalls_nothing() {
+    for raw in RAW {
+        let mut stream = Stream::new(SIZE, raw);
+
+        let start = Instant::now();
+        let held = (0..20).map(|_| Held::new(stream.next().1)).collect::<Vec<_>>();
+
+        assert!(start.elapsed() < PATIENCE);
+        let lent = held.iter().take_while(|held| held.is_lent()).count();
+        assert!((3..10).contains(&lent) && held[lent..].iter().all(|held| !held.is_lent()), "{lent}");
+        held.iter().for_each(Held::check);
+        drop(held);
+        assert!(is_lent(&stream.next().1));
+    }
+}
+
+#[test]
+fn pictures_that_are_held_survive_a_changed_size_a_drain_and_their_decoder() {
+    for raw in RAW {
+        let mut stream = Stream::new(SIZE, raw);
+        let mut held = Vec::new();
+
+        for size in [SIZE, Size::new(1280, 720), Size::new(720, 400), SIZE] {
+            stream.size = size;
+            for _ in 0..3 {
+                let (sent, seen) = stream.next();
+                assert!(is_lent(&seen) && seen.size() == size);
+                assert!(likeness_db(&sent, &seen) > 30.0);
+                held.push(Held::new(seen));
+            }
+            held.iter().for_each(Held::check);
+        }
+        assert!(stream.decoder.drain(&mut stream.pool).expect("drained").is_empty());
+        held.iter().for_each(Held::check);
+        stream = Stream::new(SIZE, raw);
+        assert!(is_lent(&stream.next().1));
+
+        drop(stream);
+        held.iter().for_each(Held::check);
+        assert!(held.iter().all(Held::is_lent));
+    }
+}
+
+#[test]
+fn pictures_that_are_held_survive_their_device() {
+    for raw in RAW {
+        let mut stream = Stream::new(SIZE, raw);
+        let held = (0..3).map(|_| Held::new(stream.next().1)).collect::<Vec<_>>();
+        let packet = code(&mut stream.encoder, &picture(SIZE, 3), 0, true);
+
+        let unplugged = Unplugged::new();
+        let seen = stream.decoder.decode(&packet, &mut stream.pool, Duration::ZERO);
+
+        let Err(DecodeError::Device(error)) = seen else { panic!("decoded by nothing") };
+        assert_eq!(device_error(error).kind, Kind::Gone);
+        held.iter().for_each(Held::check);
+        drop(stream);
+        held.iter().for_each(Held::check);
+        drop(unplugged);
+        // Also beside those of the device that came back.
+        assert!(is_lent(&Stream::new(SIZE, raw).next().1));
+        held.iter().for_each(Held::check);
+    }
+}
+
+#[test]
 fn the_colour_of_a_stream_is_told_to_the_other_end() {
     let mut encoder = encoder(SIZE);
     for colour in [Colour { matrix: Matrix::Bt709, full_range: true }, Colour::default()] {
@@ -121,7 +237,7 @@ fn the_colour_of_a_stream_is_told_to_the_other_end() {
         let packet = code(&mut encoder, &sent, 0, false);
         let seen = decoder.decode(&packet, &mut FramePool::default(), Duration::ZERO).expect("decoded");
 
-        assert_eq!(seen.expect("a picture").colour, colour);
+        assert_eq!(seen.expect("a picture").colour(), colour);
     }
 }
 
@@ -358,6 +474,72 @@ fn await_codec(there: bool) {
     }
 }
 
+/// Pictures that are coded and decoded again, one after the other.
+struct Stream {
+    encoder: V4l2Encoder,
+    decoder: V4l2Decoder,
+    pool: FramePool,
+    size: Size,
+    number: u32,
+}
+
+impl Stream {
+    /// Decodes into this format.
+    fn new(size: Size, raw: [u8; 4]) -> Self {
+        let found = Hardware::find(FWHT).decoder.expect("vicodec decodes");
+        let decoder = V4l2Decoder::open(&Found { raw, ..found }).expect("it can be opened");
+        Self { encoder: encoder(size), decoder, pool: FramePool::default(), size, number: 0 }
+    }
+
+    /// What was sent, and what came of it.
+    fn next(&mut self) -> (Frame, Arc<dyn Image>) {
+        self.number += 1;
+        let sent = picture(self.size, self.number);
+        let packet = code(&mut self.encoder, &sent, 0, false);
+        let seen = self.decoder.decode(&packet, &mut self.pool, Duration::ZERO);
+        (sent, seen.expect("decoded").expect("a picture"))
+    }
+}
+
+/// A picture that somebody looks at, and what it was when it came.
+struct Held {
+    image: Arc<dyn Image>,
+    before: Frame,
+}
+
+impl Held {
+    fn new(image: Arc<dyn Image>) -> Self {
+        Self { before: copy(&image), image }
+    }
+
+    fn is_lent(&self) -> bool {
+        is_lent(&self.image)
+    }
+
+    fn check(&self) {
+        assert!(copy(&self.image).planes() == self.before.planes(), "it has changed");
+    }
+}
+
+/// Whether the samples lie in what was mapped from a codec, as the kernel sees it.
+fn is_lent(image: &Arc<dyn Image>) -> bool {
+    let at = image.view().luma().row(0).as_ptr().addr();
+    let maps = fs::read_to_string("/proc/self/maps").expect("the kernel lists mappings");
+    let mut mapped = maps.lines().filter(|line| line.contains("/dev/video")).filter_map(|line| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        let address = |hex| usize::from_str_radix(hex, 16).expect("an address");
+        Some(address(from)..address(to))
+    });
+    mapped.any(|mapping| mapping.contains(&at))
+}
+
+fn copy(image: &Arc<dyn Image>) -> Frame {
+    let mut frame = Frame::new(image.size());
+    frame.copy(&image.view());
+    (frame.colour, frame.captured) = (image.colour(), image.captured());
+    frame
+}
+
 fn encoder(size: Size) -> V4l2Encoder {
     let found = Hardware::find(FWHT).encoder.expect("vicodec encodes");
     V4l2Encoder::open(&found, size, 30.0, 1_000_000).expect("it can be opened")
@@ -392,8 +574,9 @@ fn picture(size: Size, number: u32) -> Frame {
 }
 
 /// Peak signal-to-noise ratio over all planes.
-fn likeness_db(sent: &Frame, seen: &Arc<Frame>) -> f64 {
+fn likeness_db(sent: &Frame, seen: &Arc<dyn Image>) -> f64 {
     assert_eq!(sent.size(), seen.size());
+    let seen = copy(seen);
     let (mut sum, mut count) = (0.0, 0.0);
     for (sent, seen) in sent.planes().into_iter().zip(seen.planes()) {
         for (sent, seen) in sent.iter().zip(seen) {

@@ -1,27 +1,28 @@
-//! The stateful decoder: a packet in, the newest picture out.
+//! The stateful decoder: a packet in, the newest picture out, in the driver's own buffer as long as there are enough.
 //!
 //! ```text
-//!            packet ─► OUTPUT queue ─► codec ─► CAPTURE queue ─► frame
+//!            packet ─► OUTPUT queue ─► codec ─► CAPTURE queue ─► picture, lent ─► nobody holds it: CAPTURE queue
 //!  source change:  take what is left up to LAST ─► CAPTURE set up anew, in the new size ─► on
 //! ```
 
 use super::super::ioctl::finding;
 use super::super::{Error, Kind};
 use super::node::{Direction, Format, Node};
-use super::picture::{Layout, cheapest};
+use super::picture::{Layout, Picture, cheapest};
 use super::queue::{Done, Queue, Taken};
 use super::{Found, H264, PATIENCE};
 use crate::geometry::{Rect, Size};
 use crate::media::Packet;
 use crate::media::codec::Decode;
-use crate::media::frame::{Colour, Frame, FramePool};
+use crate::media::frame::{Colour, FramePool};
 use crate::media::h264::{DecodeError, inspect, too_large};
+use crate::media::image::Image;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use v4l::v4l_sys as sys;
 
-/// A V4L2 decoder of one stream. Dropping it closes its file.
+/// A V4L2 decoder of one stream. Dropping it closes its file; pictures that are lent stay what they are.
 pub struct V4l2Decoder {
     // In this order: the queues before their node.
     capture: Option<Capture>,
@@ -43,10 +44,14 @@ pub struct V4l2Decoder {
 
 /// The side that pictures come from, set up for the stream's size.
 struct Capture {
-    queue: Queue,
+    queue: Queue<Picture>,
     layout: Layout,
     visible: Rect,
     colour: Colour,
+    /// Buffers that the driver is not to be without: with fewer it could stall.
+    needed: usize,
+    /// Whether pictures are lent where they lie.
+    lends: bool,
 }
 
 /// What went wrong inside, before it is known whether the codec is to be given up.
@@ -79,6 +84,9 @@ impl V4l2Decoder {
     const GRACE: Duration = Duration::from_millis(200);
     /// A codec that is further behind is hung.
     const MOST_LAG: u64 = 8;
+    /// Pictures that are lent at a time: one is on the screen, and three wait for their sound a tenth of a second, at 30
+    /// a second. What is more is copied.
+    const MOST_LENT: u32 = 4;
 
     /// Opens the node for a stream that begins with a keyframe.
     ///
@@ -123,28 +131,28 @@ impl V4l2Decoder {
     ///
     /// # Errors
     /// See [`Decode::decode`].
-    pub fn drain(&mut self, into: &mut FramePool) -> Result<Vec<Arc<Frame>>, DecodeError> {
+    pub fn drain(&mut self, into: &mut FramePool) -> Result<Vec<Arc<dyn Image>>, DecodeError> {
         self.needs_keyframe = true;
         Ok(self.drained(into)?)
     }
 
-    fn drained(&mut self, into: &mut FramePool) -> Result<Vec<Arc<Frame>>, Trouble> {
+    fn drained(&mut self, into: &mut FramePool) -> Result<Vec<Arc<dyn Image>>, Trouble> {
         let limit = Instant::now() + PATIENCE;
-        let mut frames = Vec::new();
+        let mut pictures = Vec::new();
         if self.capture.is_none() {
-            return Ok(frames);
+            return Ok(pictures);
         }
         self.node.stop_decoder()?;
         while let Some(capture) = &mut self.capture {
             match capture.queue.take()? {
                 Taken::Buffer(done) => {
                     if !done.is_empty() && !done.damaged {
-                        frames.push(self.frame(&done, into)?);
+                        pictures.push(self.picture(&done, into)?);
                     }
                     let Some(capture) = &mut self.capture else { break };
                     match done.last {
                         true => break,
-                        false => capture.queue.offer(done.index, 0, 0)?,
+                        false => capture.queue.offer_all()?,
                     }
                 }
                 Taken::Ended => break,
@@ -156,7 +164,7 @@ impl V4l2Decoder {
             capture.queue.offer_all()?;
             capture.queue.start()?;
         }
-        Ok(frames)
+        Ok(pictures)
     }
 
     /// Gives a packet to the codec.
@@ -188,7 +196,7 @@ impl V4l2Decoder {
     }
 
     /// Waits for the picture of the last packet, or of one that is as far behind as this codec is.
-    fn gather(&mut self, into: &mut FramePool) -> Result<Option<Arc<Frame>>, Trouble> {
+    fn gather(&mut self, into: &mut FramePool) -> Result<Option<Arc<dyn Image>>, Trouble> {
         let start = Instant::now();
         let mut newest = None;
         let mut consumed_at = None;
@@ -237,7 +245,7 @@ impl V4l2Decoder {
         &mut self,
         mut changing: bool,
         into: &mut FramePool,
-        newest: &mut Option<Arc<Frame>>,
+        newest: &mut Option<Arc<dyn Image>>,
     ) -> Result<Option<u64>, Trouble> {
         let limit = Instant::now() + PATIENCE;
         let mut stamp = None;
@@ -245,17 +253,17 @@ impl V4l2Decoder {
             let ended = match capture.queue.take()? {
                 Taken::Buffer(done) => {
                     if done.damaged && !done.last {
-                        capture.queue.offer(done.index, 0, 0)?;
+                        capture.queue.offer_all()?;
                         return Err(Trouble::Damaged);
                     }
                     if !done.is_empty() && !done.damaged {
-                        *newest = Some(self.frame(&done, into)?);
+                        *newest = Some(self.picture(&done, into)?);
                         stamp = Some(done.stamp);
                     }
                     if !done.last
                         && let Some(capture) = &mut self.capture
                     {
-                        capture.queue.offer(done.index, 0, 0)?;
+                        capture.queue.offer_all()?;
                     }
                     done.last
                 }
@@ -302,25 +310,41 @@ impl V4l2Decoder {
         }
         // Those it keeps for itself, and two that are on their way.
         let kept = node.control(sys::V4L2_CID_MIN_BUFFERS_FOR_CAPTURE).unwrap_or(2).clamp(1, 24) as u32;
-        let mut queue = Queue::new(node, Direction::Capture, kept + 2)?;
+        let needed = kept + 2;
+        let mut queue = Queue::new(node, Direction::Capture, needed + Self::MOST_LENT)?;
+        // The compositor reads a sample up to four times, a copy reads it once: where memory is not cached, that is faster.
+        let lends = queue.can_lend() && queue.is_cached();
         queue.offer_all()?;
         queue.start()?;
-        tracing::debug!(codec = node.name(), coded = %format.coded, ?visible, ?raw, "codec decodes");
-        self.capture = Some(Capture { queue, layout, visible, colour: format.colour });
+        tracing::debug!(codec = node.name(), coded = %format.coded, ?visible, ?raw, lends, "codec decodes");
+        let (colour, needed) = (format.colour, needed as usize);
+        self.capture = Some(Capture { queue, layout, visible, colour, needed, lends });
         Ok(())
     }
 
-    fn frame(&mut self, done: &Done, into: &mut FramePool) -> Result<Arc<Frame>, Trouble> {
-        let Some(capture) = &self.capture else { return Err(Trouble::Damaged) };
+    /// The picture in a buffer: lent, or copied where the driver would be left with too few of them.
+    fn picture(&mut self, done: &Done, into: &mut FramePool) -> Result<Arc<dyn Image>, Trouble> {
+        let Some(capture) = &mut self.capture else { return Err(Trouble::Damaged) };
         let arrived = self.arrivals.iter().find(|(stamp, _)| *stamp == done.stamp);
         let captured = arrived.map_or(Duration::ZERO, |(_, captured)| *captured);
-        let visible = capture.visible;
-        into.produce(Size::new(visible.width, visible.height), |frame| {
-            frame.colour = self.colour.unwrap_or(capture.colour);
-            frame.captured = captured;
-            let whole = capture.layout.read(capture.queue.content(done), visible, frame);
-            if whole { Ok(()) } else { Err(Trouble::Damaged) }
-        })
+        let (layout, visible) = (capture.layout, capture.visible);
+        let colour = self.colour.unwrap_or(capture.colour);
+        if layout.view(capture.queue.content(done), visible).is_none() {
+            return Err(Trouble::Damaged);
+        }
+        if capture.lends
+            && capture.queue.at_hand() > capture.needed
+            && let Some(lent) = capture.queue.lend(done, Picture { layout, visible, colour, captured })
+        {
+            return Ok(lent);
+        }
+        let planes = layout.view(capture.queue.content(done), visible).ok_or(Trouble::Damaged)?;
+        let copied = into.produce(planes.size(), |frame| {
+            frame.copy(&planes);
+            (frame.colour, frame.captured) = (colour, captured);
+            Ok::<_, Trouble>(())
+        });
+        Ok(copied?)
     }
 
     fn wait(&self, events: libc::c_short, limit: Instant) -> Result<(), Error> {
@@ -341,7 +365,7 @@ impl Decode for V4l2Decoder {
         packet: &Packet,
         into: &mut FramePool,
         captured: Duration,
-    ) -> Result<Option<Arc<Frame>>, DecodeError> {
+    ) -> Result<Option<Arc<dyn Image>>, DecodeError> {
         let mut begins = packet.keyframe;
         if self.h264 {
             // What the software decoder refuses is refused here in the same words.
@@ -361,6 +385,9 @@ impl Decode for V4l2Decoder {
             self.lag = 0;
         }
         self.needs_keyframe = true;
+        if let Some(capture) = &mut self.capture {
+            capture.queue.offer_all().map_err(Trouble::from)?;
+        }
         self.send(packet, captured).map_err(Trouble::from)?;
         let frame = self.gather(into)?;
         self.needs_keyframe = false;

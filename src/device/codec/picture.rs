@@ -1,7 +1,10 @@
-//! How a raw picture lies in a codec's buffer, and the one copy between it and a frame.
+//! How a raw picture lies in a codec's buffer: to be looked at there, or written into it.
 
+use super::queue::Content;
 use crate::geometry::{Rect, Size};
-use crate::media::frame::Frame;
+use crate::media::frame::{Colour, Frame};
+use crate::media::image::{Chroma, Image, Plane, Planes};
+use std::time::Duration;
 
 /// The raw formats a codec may have, cheapest first: planar as a frame is, or with interleaved chroma.
 pub const RAW: [[u8; 4]; 2] = [*b"YU12", *b"NV12"];
@@ -13,7 +16,7 @@ pub fn cheapest(offered: &[[u8; 4]]) -> Option<[u8; 4]> {
 
 /// A picture of 4:2:0 in one piece of memory: luma, then chroma in planes of half the stride (`YU12`) or interleaved in
 /// rows of the same stride (`NV12`); kernel: "Planar YUV formats".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     interleaved: bool,
     /// Bytes from one row of luma to the next.
@@ -52,38 +55,20 @@ impl Layout {
         }
     }
 
-    /// Copies the visible part of the picture in `buffer` into `frame`, which is resized to it. False, and an undefined
-    /// frame, if the buffer is too short for it.
-    pub fn read(self, buffer: &[u8], visible: Rect, frame: &mut Frame) -> bool {
-        frame.resize(Size::new(visible.width, visible.height));
-        let (width, x, y) = (frame.size().width as usize, visible.x as usize, visible.y as usize);
-        let [luma, u, v] = frame.planes_mut();
-        let rows = |plane: usize, x: usize, y: usize, length: usize| {
+    /// The visible part of the picture in `buffer`, odd sides rounded down. `None`: the buffer is too short for it.
+    pub fn view(self, buffer: &[u8], visible: Rect) -> Option<Planes<'_>> {
+        let size = Size::new(visible.width & !1, visible.height & !1);
+        let half = Size::new(size.width / 2, size.height / 2);
+        let plane = |plane: usize, x: u32, y: u32, size: Size| {
             let (begin, stride) = self.plane(plane);
-            (y..).map(move |row| buffer.get(begin + row * stride + x..)?.get(..length))
+            Plane::new(buffer.get(begin + y as usize * stride + x as usize..)?, stride, size)
         };
-        for (to, from) in luma.chunks_exact_mut(width).zip(rows(0, x, y, width)) {
-            let Some(from) = from else { return false };
-            to.copy_from_slice(from);
-        }
-        let chroma = u.chunks_exact_mut(width / 2).zip(v.chunks_exact_mut(width / 2));
-        if self.interleaved {
-            for ((u, v), from) in chroma.zip(rows(1, x & !1, y / 2, width)) {
-                let Some(from) = from else { return false };
-                for ((u, v), pair) in u.iter_mut().zip(v).zip(from.as_chunks::<2>().0) {
-                    let pair = u16::from_le_bytes(*pair);
-                    (*u, *v) = (pair as u8, (pair >> 8) as u8);
-                }
-            }
-        } else {
-            let from = rows(1, x / 2, y / 2, width / 2).zip(rows(2, x / 2, y / 2, width / 2));
-            for ((to_u, to_v), (from_u, from_v)) in chroma.zip(from) {
-                let (Some(from_u), Some(from_v)) = (from_u, from_v) else { return false };
-                to_u.copy_from_slice(from_u);
-                to_v.copy_from_slice(from_v);
-            }
-        }
-        true
+        let (x, y) = (visible.x, visible.y);
+        let chroma = match self.interleaved {
+            true => Chroma::Interleaved(plane(1, x & !1, y / 2, Size::new(size.width, half.height))?),
+            false => Chroma::Planar([plane(1, x / 2, y / 2, half)?, plane(2, x / 2, y / 2, half)?]),
+        };
+        Planes::new(plane(0, x, y, size)?, chroma)
     }
 
     /// Hands the rows of `frame` to `put`, each with the byte it begins at. `row` is memory to interleave in.
@@ -105,6 +90,30 @@ impl Layout {
             rows(1, u, width / 2);
             rows(2, v, width / 2);
         }
+    }
+}
+
+/// What is said of a picture in a buffer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Picture {
+    pub layout: Layout,
+    pub visible: Rect,
+    pub colour: Colour,
+    pub captured: Duration,
+}
+
+impl Image for Content<Picture> {
+    fn view(&self) -> Planes<'_> {
+        let Picture { layout, visible, .. } = self.said;
+        layout.view(self.bytes(), visible).expect("it was looked at before it was lent")
+    }
+
+    fn colour(&self) -> Colour {
+        self.said.colour
+    }
+
+    fn captured(&self) -> Duration {
+        self.said.captured
     }
 }
 
@@ -139,9 +148,8 @@ mod tests {
 
                 let buffer = buffer_of(layout, &sent);
                 let mut seen = Frame::new(Size::new(2, 2));
-                let whole = layout.read(&buffer, Rect::of(size), &mut seen);
+                seen.copy(&layout.view(&buffer, Rect::of(size)).expect("a whole picture"));
 
-                assert!(whole);
                 assert_eq!(seen.size(), size);
                 assert_eq!(seen.planes(), sent.planes(), "{fourcc:?}, stride {stride}, {rows} rows");
             }
@@ -170,10 +178,10 @@ mod tests {
             let layout = Layout::new(fourcc, Size::new(16, 8), 16).expect("a layout");
             let mut seen = Frame::new(Size::new(2, 2));
 
-            let whole =
-                layout.read(&buffer_of(layout, &coded), Rect { x: 4, y: 2, width: 7, height: 5 }, &mut seen);
+            let buffer = buffer_of(layout, &coded);
+            let visible = Rect { x: 4, y: 2, width: 7, height: 5 };
+            seen.copy(&layout.view(&buffer, visible).expect("a whole picture"));
 
-            assert!(whole);
             assert_eq!(seen.size(), Size::new(6, 4));
             assert_eq!(seen.planes()[0][..6], coded.planes()[0][2 * 16 + 4..][..6]);
             assert_eq!(seen.planes()[1][..3], coded.planes()[1][8 + 2..][..3]);
@@ -186,12 +194,11 @@ mod tests {
         for fourcc in RAW {
             let layout = Layout::new(fourcc, Size::new(16, 8), 16).expect("a layout");
             let whole = vec![0; layout.bytes()];
-            let mut seen = Frame::new(Size::new(2, 2));
 
             for length in [0, 1, 16 * 8, layout.bytes() - 1] {
-                assert!(!layout.read(&whole[..length], Rect::of(Size::new(16, 8)), &mut seen), "{length}");
+                assert!(layout.view(&whole[..length], Rect::of(Size::new(16, 8))).is_none(), "{length}");
             }
-            assert!(!layout.read(&whole, Rect { x: 8, y: 4, width: 16, height: 8 }, &mut seen));
+            assert!(layout.view(&whole, Rect { x: 8, y: 4, width: 16, height: 8 }).is_none());
         }
     }
 

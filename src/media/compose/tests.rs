@@ -1,10 +1,11 @@
 //! Every pixel against the formula, in any orientation, layout and place.
 
 use super::super::canvas::{Canvas, Channel};
-use super::super::frame::{Colour, Matrix};
+use super::super::frame::{Colour, Frame, Matrix};
 use super::*;
 use crate::geometry::Size;
 use proptest::prelude::*;
+use std::time::Duration;
 
 const BACKGROUND: Rgb = Rgb::new(40, 80, 120);
 
@@ -81,6 +82,86 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn where_the_samples_lie_does_not_change_a_byte(
+        (width, height) in (1..100u32, 1..100u32), (columns, lines) in (1..90u32, 1..90u32), seed: u32,
+        fit in prop_oneof![Just(Fit::Fill), Just(Fit::Contain), Just(Fit::Cover)],
+        camera in 0..4u32, mirror: bool, screen in 0..4u32, fast: bool, interleaved: bool,
+        (begin, gap, padding) in (0..70usize, 0..70usize, (0..9usize, 0..9usize)),
+    ) {
+        let mut frame = Frame::new(Size::new(width * 2, height * 2));
+        noise(&mut frame, seed, 255);
+        let lent = Lent::new(&frame, interleaved, begin, gap, padding);
+        let screen = Rotation::from_degrees(screen * 90).expect("a quarter");
+        let orientation = Orientation { mirror, rotation: Rotation::from_degrees(camera * 90).expect("a quarter") };
+        let quality = if fast { Quality::Fast } else { Quality::High };
+        let logical = Size::new(columns, lines);
+        let drawn = |kernel: Kernel, image: &dyn Image| {
+            let mut canvas = Canvas::new(screen.size(logical), PixelLayout::XRGB8888, screen);
+            let shot = Shot { fit, orientation, ..Shot::of(image) };
+            Compositor::new(kernel, quality).draw(&mut canvas.surface(), Rect::of(logical), &shot, &[]);
+            canvas
+        };
+
+        for kernel in Kernel::all() {
+            let (own, lent) = (drawn(kernel, &frame), drawn(kernel, &lent));
+            prop_assert!(own.data() == lent.data(), "{:?}", kernel);
+        }
+    }
+}
+
+/// The samples of a frame in a memory like a codec's: somewhere in it, with rows that are padded.
+#[derive(Debug)]
+struct Lent {
+    bytes: Vec<u8>,
+    size: Size,
+    interleaved: bool,
+    /// Where each plane begins, and the bytes from row to row.
+    places: [(usize, usize); 3],
+}
+
+impl Lent {
+    fn new(frame: &Frame, interleaved: bool, begin: usize, gap: usize, padding: (usize, usize)) -> Self {
+        let (width, height) = (frame.size().width as usize, frame.size().height as usize);
+        let (step, stride) = if interleaved { (2, width + padding.1) } else { (1, width / 2 + padding.1) };
+        let luma = begin + (width + padding.0) * height;
+        let next = if interleaved { luma + gap + 1 } else { luma + 2 * gap + stride * height / 2 };
+        let places = [(begin, width + padding.0), (luma + gap, stride), (next, stride)];
+        // Nothing follows the last sample.
+        let mut bytes = vec![0x55; next + stride * (height / 2 - 1) + (width / 2 - 1) * step + 1];
+        for (plane, samples) in frame.planes().into_iter().enumerate() {
+            let (width, step) = if plane == 0 { (width, 1) } else { (width / 2, step) };
+            for (at, sample) in samples.iter().enumerate() {
+                bytes[places[plane].0 + at / width * places[plane].1 + at % width * step] = *sample;
+            }
+        }
+        Self { bytes, size: frame.size(), interleaved, places }
+    }
+}
+
+impl Image for Lent {
+    fn view(&self) -> Planes<'_> {
+        let plane = |plane: usize, size| {
+            let (begin, stride) = self.places[plane];
+            Plane::new(&self.bytes[begin..], stride, size).expect("it fits")
+        };
+        let Size { width, height } = self.size;
+        let half = Size::new(width / 2, height / 2);
+        let chroma = match self.interleaved {
+            true => Chroma::Interleaved(plane(1, Size::new(width, height / 2))),
+            false => Chroma::Planar([plane(1, half), plane(2, half)]),
+        };
+        Planes::new(plane(0, self.size), chroma).expect("it fits")
+    }
+
+    fn colour(&self) -> Colour {
+        Colour::default()
+    }
+
+    fn captured(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
