@@ -79,9 +79,9 @@ bundle: ## A signed update for boards that run the image of BOARD; KEY= and CERT
 	@board/install-packages image
 	board/bundle "$(BOARD)"
 
-test-image: ## Boots the image of qemu-virt in an emulated 64-bit ARM machine: a room on its glass, the splash, Wi-Fi, updates taken and given back
+test-image: ## Boots the image of qemu-virt in an emulated 64-bit ARM machine: a room on its glass, the splash, late partitions, Wi-Fi, updates taken and given back
 	@board/install-packages image
-	board/qemu-virt/test room splash wifi update
+	board/qemu-virt/test room splash late wifi update
 
 test-power-cut: ## Cuts the power of that machine CUTS times (20), in starts and in updates; half an hour
 	@board/install-packages image

@@ -12,6 +12,7 @@ use parlor::{bench, ctl, demo, kiosk, machine, provision, soak};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An ARM Linux board with cameras and a screen as an endpoint of a video room.
@@ -152,6 +153,8 @@ fn provision(from: &Path, to: &Path, problem: Option<&Path>) -> anyhow::Result<E
 }
 
 async fn run(path: &Path, problem: Option<&Path>, budget: &Path) -> anyhow::Result<ExitCode> {
+    // Before they are read, so that no change is missed.
+    let before = changes([Some(path), problem]);
     let mut config = match (load(path), problem) {
         (Err(reason), None) => return Err(reason),
         (Err(reason), Some(_)) => Config { problem: Some(format!("{reason:#}")), ..Config::unreadable() },
@@ -170,12 +173,32 @@ async fn run(path: &Path, problem: Option<&Path>, budget: &Path) -> anyhow::Resu
     let devices = machine::devices(&config, &simulation);
     // Dropped after the kiosk has ended, by a panic as well.
     let console = (config.screen.device != SIMULATED).then(console::Console::take);
-    let end = kiosk::run(config, devices, stopped()).await.context("start the kiosk")?;
+    let unusable = config.problem.is_some();
+    let ended = async {
+        tokio::select! {
+            () = stopped() => {}
+            () = until_changed([Some(path), problem], before), if unusable => tracing::info!("the settings have changed"),
+        }
+    };
+    let end = kiosk::run(config, devices, ended).await.context("start the kiosk")?;
     drop(console);
     if end == End::Restart {
         tracing::info!("restart asked for");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// When each was changed last; `None` is not there.
+fn changes(files: [Option<&Path>; 2]) -> [Option<SystemTime>; 2] {
+    files.map(|file| std::fs::metadata(file?).and_then(|file| file.modified()).ok())
+}
+
+/// Resolves when one of the files is another than `before`: settings that were mended, or came late from a slow disk, are
+/// read without anybody's help, for whoever starts the daemon starts it again.
+async fn until_changed(files: [Option<&Path>; 2], before: [Option<SystemTime>; 2]) {
+    while changes(files) == before {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
 }
 
 /// After the daemon's end, whatever it was (`ExecStopPost=`).

@@ -6,7 +6,9 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use support::{Client, Mosquitto, Process, TempDir};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,6 +265,42 @@ fn sleeps(process: u32) -> u64 {
         line.trim().parse::<u64>().unwrap()
     };
     tasks.map(|task| of_task(task.unwrap())).sum()
+}
+
+#[test]
+fn settings_that_come_late_are_read_and_those_that_can_be_used_are_left_alone() {
+    let directory = TempDir::new("late");
+    let start = || {
+        let mut command = Command::new(PARLOR);
+        command
+            .args(["run", "--problem", "/nonexistent/problem", "--config"])
+            .arg(directory.path().join("kiosk.toml"));
+        Process::start(command.env("RUST_LOG", "parlor=info").stderr(Stdio::piped()))
+    };
+    let settings = "id = \"lobby\"\n\
+                    broker = { address = \"127.0.0.1:1\", password_in_clear = true }\n\
+                    camera = { front = { device = \"sim\" } }\n\
+                    screen = { device = \"sim\" }\n\
+                    sound = { microphone = \"none\", speaker = \"none\" }\n";
+
+    let mut without = start();
+    until_said(&mut without, "the settings cannot be used");
+    directory.write("kiosk.toml", settings);
+    until_said(&mut without, "the settings have changed");
+    assert!(without.0.wait().unwrap().success(), "it ends, to be started anew");
+
+    let mut with = start();
+    until_said(&mut with, "broker lost");
+    directory.write("kiosk.toml", &format!("{settings}# and more\n"));
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(with.0.try_wait().unwrap().is_none(), "nothing is taken over in the middle of a call");
+}
+
+/// Reads a daemon's log until it says `words`.
+fn until_said(daemon: &mut Process, words: &str) {
+    let log = BufReader::new(daemon.0.stderr.as_mut().unwrap());
+    let found = log.lines().map_while(Result::ok).any(|line| line.contains(words));
+    assert!(found, "it ended without saying: {words}");
 }
 
 /// `parlor run` with simulated cameras and screen. Killed on drop.
