@@ -97,8 +97,10 @@ async fn pictures_come_and_go_without_allocating() {
     // A coded picture has bytes and a handle of its own, which all members share; and ten times a second it is planned
     // who gets which layer. Two kiosks code 15 pictures a second.
     let (coded, plans) = (2 * 15 * 4, 2 * 10 * 4);
+    // On a busy machine the screen holds pictures for longer, and a pool of at most eight frames has not found its size yet.
+    let pools = 2 * 8 * 2;
     for (thread, most) in
-        [("camera-front", 0), ("decode", 0), ("screen", 0), ("encode", coded * 5 / 2 + plans * 6)]
+        [("camera-front", pools), ("decode", pools), ("screen", 0), ("encode", coded * 5 / 2 + plans * 6)]
     {
         let of_thread = |(name, _): &(&String, &u64)| name.starts_with(thread);
         assert!(before.iter().any(|entry| of_thread(&entry)), "no thread is called {thread}: {before:?}");
