@@ -18,7 +18,8 @@ const KEPT: f64 = 0.9;
 struct Swept {
     /// As [`super::Outcome`] each.
     points: Vec<Value>,
-    /// `base + slope * n` over the number of tiles; null of fewer than three points.
+    /// `base + slope * n` over the numbers of tiles that kept their rate, for who starves costs less; null of fewer than
+    /// three of them.
     cpu: Option<Line>,
     pss_mib: Option<Line>,
     capacity: Option<Capacity>,
@@ -54,15 +55,16 @@ pub async fn run(options: &Options, counts: RangeInclusive<u8>) -> anyhow::Resul
         points.push(point);
     }
     ensure!(!points.is_empty(), "nothing could be measured");
+    let kept = &points[..kept(options, &points)];
     let line = |key: &str| {
         let numbers = |point: &Value| Some((tiles(point)? as f64, point[key].as_f64()?));
-        Line::through(&points.iter().filter_map(numbers).collect::<Vec<_>>())
+        Line::through(&kept.iter().filter_map(numbers).collect::<Vec<_>>())
     };
     let (cpu, pss_mib) = (line("cpu"), line("pss_mib"));
     let capacity = cpu.as_ref().zip(pss_mib.as_ref()).and_then(|lines| capacity(options, &points, lines));
     for (name, line) in [("CPU s/s", &cpu), ("PSS MiB", &pss_mib)] {
         match line {
-            Some(line) => println!("\n{name} of n tiles: {line}"),
+            Some(line) => println!("\n{name} of n tiles that kept their rate: {line}"),
             None => println!("\n{name}: too few points for a line"),
         }
     }
@@ -110,16 +112,21 @@ fn numbers<'a>(point: &'a Value, key: &'a str) -> impl Iterator<Item = f64> + 'a
     point["tiles"].as_object().into_iter().flatten().filter_map(move |(_, tile)| tile[key].as_f64())
 }
 
+/// How many points, from the first on, kept their rate.
+fn kept(options: &Options, points: &[Value]) -> usize {
+    let enough = KEPT * f64::from(options.rate);
+    points.iter().take_while(|point| slowest(point) >= enough).count()
+}
+
 /// The most tiles that kept their rate, as all fewer ones did.
 fn capacity(options: &Options, points: &[Value], (cpu, pss_mib): (&Line, &Line)) -> Option<Capacity> {
-    let kept = |point: &&Value| slowest(point) >= KEPT * f64::from(options.rate);
     let share = |line: &Line| Share { base: rounded(line.base), tile: rounded(line.slope) };
     Some(Capacity {
         version: env!("CARGO_PKG_VERSION").try_into().ok()?,
         size: [options.size.width, options.size.height],
         rate_hz: options.rate,
         screen: [options.screen.width, options.screen.height],
-        tiles: points.iter().take_while(kept).last().and_then(tiles).unwrap_or(0),
+        tiles: points[..kept(options, points)].last().and_then(tiles).unwrap_or(0),
         tried: points.last().and_then(tiles)?,
         cpu: share(cpu),
         pss_mib: share(pss_mib),
