@@ -174,7 +174,7 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
 #[target_feature(enable = "avx2")]
 fn expect(place: *const u8) {
     // SAFETY: a hint, which touches nothing; processors that do not know it pass over it.
-    unsafe { asm!("prefetchw [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("prefetchw [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags)) };
 }
 
 /// Samples times a coefficient, in 1/32, to the nearest.
