@@ -8,7 +8,7 @@
 use super::canvas::{PixelLayout, Rgb, Surface};
 use super::glazing::Glazing;
 use super::image::{Chroma, Image, Plane, Planes, deinterleave};
-use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, Tap, Taps};
+use super::kernel::{Coefficients, FULL, Kernel, Lines, Pixels, TRANSPOSED, Tap, Taps};
 use super::overlay::Overlay;
 use crate::geometry::{Fit, ONE_PIXEL, Orientation, Placement, Rect, Rotation, place};
 use std::ops::Range;
@@ -370,10 +370,13 @@ impl Job<'_> {
     ) {
         let (index, next) = around(tap);
         if !(reading.columns.contains(&index) && reading.columns.contains(&next)) {
-            let at_once = Reading::COLUMNS / parts;
-            let first = if self.forward { index } else { (index + 2).saturating_sub(at_once) };
-            let first = first.min((plane.width() / parts).saturating_sub(at_once));
-            reading.turn(self.kernel, plane, parts, range.clone(), first);
+            let columns = plane.width() / parts;
+            let (most, fewest) = (Reading::COLUMNS / parts, (TRANSPOSED / parts).min(columns));
+            let block = match self.forward {
+                true => index.min(columns - fewest)..(index + most).min(columns),
+                false => (index + 2).saturating_sub(most)..(index + 2).clamp(fewest, columns),
+            };
+            reading.turn(self.kernel, plane, parts, range.clone(), block);
         }
         let line = |column: usize| {
             let line = (column - reading.columns.start) * parts + part;
@@ -391,19 +394,25 @@ fn around(tap: Tap) -> (usize, usize) {
 }
 
 impl Reading {
-    /// Two cache lines.
+    /// Samples of a row that are turned at once: two cache lines.
     const COLUMNS: usize = 128;
 
     fn begin(&mut self) {
         (self.asked, self.columns) = (0, 0..0);
     }
 
-    fn turn(&mut self, kernel: Kernel, plane: Plane<'_>, parts: usize, rows: Range<usize>, first: usize) {
-        let columns = (Self::COLUMNS / parts).min(plane.width() / parts - first);
-        self.columns = first..first + columns;
-        let lines = columns * parts;
+    fn turn(
+        &mut self,
+        kernel: Kernel,
+        plane: Plane<'_>,
+        parts: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        let (first, lines) = (columns.start * parts, columns.len() * parts);
         self.samples.resize(lines * rows.len(), 0);
-        kernel.transpose(plane.from(rows.start), plane.stride(), first * parts, lines, &mut self.samples);
+        kernel.transpose(plane.from(rows.start), plane.stride(), first, lines, &mut self.samples);
+        self.columns = columns;
     }
 }
 

@@ -93,8 +93,8 @@ impl Coefficients {
     }
 }
 
-/// Columns that are transposed at once.
-const TRANSPOSED: usize = 16;
+/// Columns that are transposed at once; fewer than these, one sample after the other.
+pub const TRANSPOSED: usize = 16;
 
 impl Kernel {
     /// The fastest that this processor has.
