@@ -4,6 +4,7 @@
 pub mod budget;
 mod cost;
 mod senders;
+mod shared;
 mod sight;
 mod sweep;
 mod table;

@@ -1,13 +1,18 @@
 //! Who sends, in a process of its own: what it costs is not counted.
 
+use super::shared::SharedEncoder;
 use super::{Options, RECEIVER};
+use crate::config::{self, Sound};
 use crate::demo::room::{Real, SimKiosk, configuration};
 use crate::geometry::Size;
-use crate::machine::Simulation;
+use crate::kiosk::Devices;
+use crate::machine::{self, Simulation};
 use crate::media::canvas::PixelLayout;
+use crate::sim::camera::Camera;
 use anyhow::Context;
 use std::io::Read;
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use tokio::process::{Child, Command};
 
 /// What the process is told.
@@ -54,12 +59,28 @@ pub async fn start(port: u16, tiles: u8, options: &Options) -> anyhow::Result<Ch
 /// Standard input cannot be waited for.
 pub async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let camera = (arguments.size, arguments.rate);
+    let encoder = Arc::new(SharedEncoder::default());
     let mut kiosks = Vec::new();
     for number in 0..arguments.tiles {
-        let config = configuration(&name(number), arguments.port, SCREEN, camera, &Real::default());
+        let mut config = configuration(&name(number), arguments.port, SCREEN, camera, &Real::default());
+        // Nobody hears what they play, and what they say is clean.
+        config.sound = Sound {
+            speaker: config::NONE.into(),
+            echo_cancellation: false,
+            noise_suppression: false,
+            gain_control: false,
+            ..config.sound
+        };
         let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
         simulation.front.set_grain(arguments.grain);
-        kiosks.push(SimKiosk::start(config, simulation));
+        let (cable, (size, rate)) = (simulation.front.clone(), camera);
+        let devices = Devices {
+            // All of one colour, and so of one picture.
+            camera: Arc::new(move |_| Ok(Box::new(Camera::open("sender", size, rate, 0, cable.clone())?))),
+            codecs: Some(encoder.clone()),
+            ..machine::devices(&config, &simulation)
+        };
+        kiosks.push(SimKiosk::start_on(devices, config, simulation));
     }
     // Whatever ends it, the other end is gone.
     tokio::task::spawn_blocking(|| drop(std::io::stdin().read(&mut [0])))

@@ -3,7 +3,7 @@
 
 use crate::config::{self, Config};
 use crate::geometry::{Fit, Rect, Rotation, Size};
-use crate::kiosk::{self, End};
+use crate::kiosk::{self, Devices, End};
 use crate::machine::{self, Simulation};
 use crate::room::message::MemberId;
 use crate::room::{Position, Publication};
@@ -31,9 +31,14 @@ pub struct SimKiosk {
 }
 
 impl SimKiosk {
-    /// Starts a kiosk on these devices, and starts it anew as often as it asks for that.
+    /// Starts a kiosk on the devices of this simulation, and starts it anew as often as it asks for that.
     pub fn start(config: Config, simulation: Simulation) -> Self {
         let devices = machine::devices(&config, &simulation);
+        Self::start_on(devices, config, simulation)
+    }
+
+    /// The same with other devices.
+    pub fn start_on(devices: Devices, config: Config, simulation: Simulation) -> Self {
         let (id, (stop, stopped)) = (config.id.clone(), watch::channel(false));
         let task = tokio::spawn(async move {
             loop {

@@ -11,18 +11,24 @@ const VOWELS: [(f32, f32); 5] =
 /// About as loud as somebody close to a microphone.
 const AMPLITUDE: f32 = 0.25;
 
+/// Harmonics of a voice.
+const HARMONICS: usize = 19;
+
 /// A talker.
 pub struct Speech {
     /// Of the voice, in hertz.
     pitch: f32,
     /// Samples talked so far.
     at: u64,
+    /// Which syllable is talked, and how strong each harmonic is in it.
+    syllable: usize,
+    strengths: [f32; HARMONICS],
 }
 
 impl Speech {
     /// A talker with a voice of this pitch in hertz: 80 to 300 are people.
     pub fn new(pitch: f32) -> Self {
-        Self { pitch, at: 0 }
+        Self { pitch, at: 0, syllable: 0, strengths: strengths(pitch, 0) }
     }
 
     /// The next 10 ms.
@@ -34,26 +40,37 @@ impl Speech {
         }
     }
 
-    fn sample(&self, at: f32) -> f32 {
+    fn sample(&mut self, at: f32) -> f32 {
         let syllable = at * SYLLABLES_HZ;
         // Loud in its middle, silent at its ends; every fifth is a pause for breath.
         let loudness = (std::f32::consts::PI * syllable.fract()).sin();
         if syllable as u32 % 5 == 4 {
             return 0.0;
         }
-        let (first, second) = VOWELS[(syllable as usize * 7 + self.pitch as usize) % VOWELS.len()];
+        if self.syllable != syllable as usize {
+            self.syllable = syllable as usize;
+            self.strengths = strengths(self.pitch, self.syllable);
+        }
         let melody = self.pitch * (1.0 + 0.1 * (TAU * at * 0.7).sin());
-        let resonance = |harmonic: f32, centre: f32| (-((harmonic - centre) / 150.0).powi(2)).exp();
-        let voice: f32 = (1..20)
-            .map(|number| {
-                let harmonic = self.pitch * number as f32;
-                let strength =
-                    0.1 / number as f32 + resonance(harmonic, first) + 0.5 * resonance(harmonic, second);
-                strength * (TAU * melody * number as f32 * at).sin()
-            })
-            .sum();
+        let (sin, cos) = (TAU * (melody * at).fract()).sin_cos();
+        // sin (n + 1) x = 2 cos x sin n x - sin (n - 1) x
+        let (mut before, mut harmonic, mut voice) = (0.0, sin, 0.0);
+        for strength in self.strengths {
+            voice += strength * harmonic;
+            (before, harmonic) = (harmonic, 2.0 * cos * harmonic - before);
+        }
         (AMPLITUDE * loudness * voice * 0.5).clamp(-1.0, 1.0)
     }
+}
+
+/// How strong the harmonics of a voice are in the vowel of a syllable.
+fn strengths(pitch: f32, syllable: usize) -> [f32; HARMONICS] {
+    let (first, second) = VOWELS[(syllable * 7 + pitch as usize) % VOWELS.len()];
+    std::array::from_fn(|index| {
+        let number = (index + 1) as f32;
+        let resonance = |centre: f32| (-((pitch * number - centre) / 150.0).powi(2)).exp();
+        0.1 / number + resonance(first) + 0.5 * resonance(second)
+    })
 }
 
 #[cfg(test)]
