@@ -1,6 +1,7 @@
 //! The product's own measure: a whole kiosk on a screen in memory receives streams over loopback and says what it
 //! costs. Who sends, and the broker, are processes of their own, so that all that is counted is the receiver's.
 
+mod bare;
 pub mod budget;
 mod cost;
 mod senders;

@@ -33,7 +33,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("ctl",       &["geometry", "secret", "room", "config", "link"]),
     ("demo",      &["geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine"]),
     ("soak",      &["geometry", "regression", "room", "media", "config", "link", "sim", "kiosk", "machine", "demo"]),
-    ("bench",     &["geometry", "regression", "room", "media", "link", "sim", "machine", "demo", "soak"]),
+    ("bench",     &["geometry", "regression", "room", "media", "config", "device", "link", "sim", "machine", "demo", "soak"]),
     ("provision", &["config", "kiosk"]),
     ("main",      &["provision", "geometry", "mailbox", "room", "media", "config", "device", "link", "supervise", "pipeline", "sim", "kiosk", "machine", "demo", "soak", "bench", "ctl"]),
 ];

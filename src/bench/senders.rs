@@ -2,10 +2,9 @@
 
 use super::shared::SharedEncoder;
 use super::{Options, RECEIVER};
-use crate::config::{self, Sound};
+use crate::config;
 use crate::demo::room::{Real, SimKiosk, configuration};
 use crate::geometry::Size;
-use crate::kiosk::Devices;
 use crate::machine::{self, Simulation};
 use crate::media::canvas::PixelLayout;
 use crate::sim::camera::Camera;
@@ -64,22 +63,17 @@ pub async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for number in 0..arguments.tiles {
         let mut config = configuration(&name(number), arguments.port, SCREEN, camera, &Real::default());
         // Nobody hears what they play, and what they say is clean.
-        config.sound = Sound {
-            speaker: config::NONE.into(),
-            echo_cancellation: false,
-            noise_suppression: false,
-            gain_control: false,
-            ..config.sound
-        };
+        config.sound.speaker = config::NONE.into();
+        (config.sound.echo_cancellation, config.sound.noise_suppression) = (false, false);
+        config.sound.gain_control = false;
         let simulation = Simulation::new(&config, PixelLayout::XRGB8888);
         simulation.front.set_grain(arguments.grain);
+        let mut devices = machine::devices(&config, &simulation);
+        devices.codecs = Some(encoder.clone());
+        // All of one colour, and so of one picture.
         let (cable, (size, rate)) = (simulation.front.clone(), camera);
-        let devices = Devices {
-            // All of one colour, and so of one picture.
-            camera: Arc::new(move |_| Ok(Box::new(Camera::open("sender", size, rate, 0, cable.clone())?))),
-            codecs: Some(encoder.clone()),
-            ..machine::devices(&config, &simulation)
-        };
+        devices.camera =
+            Arc::new(move |_| Ok(Box::new(Camera::open("sender", size, rate, 0, cable.clone())?)));
         kiosks.push(SimKiosk::start_on(devices, config, simulation));
     }
     // Whatever ends it, the other end is gone.

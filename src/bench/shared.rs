@@ -7,14 +7,17 @@ use crate::media::codec::{Codecs, Decode, Encode, Software};
 use crate::media::frame::Frame;
 use crate::media::h264::{DecodeError, EncodeError};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Encoders that share what they code with all others of their size.
 #[derive(Default)]
 pub struct SharedEncoder {
-    streams: Mutex<HashMap<(u32, u32), Arc<Mutex<Stream>>>>,
+    streams: Mutex<HashMap<Size, SharedStream>>,
 }
+
+type SharedStream = Arc<Mutex<Stream>>;
 
 /// The pictures of one size.
 struct Stream {
@@ -34,7 +37,7 @@ struct Coded {
 
 /// What one sender has of a stream.
 struct Share {
-    stream: Arc<Mutex<Stream>>,
+    stream: SharedStream,
     /// The place of its last packet. What does not follow on it cannot be decoded.
     last: Option<u64>,
     rate: Option<(u32, f32)>,
@@ -51,15 +54,13 @@ impl Codecs for SharedEncoder {
 
     fn encoder(&self, size: Size, rate_hz: f32, bitrate_bps: u32) -> Result<Box<dyn Encode>, EncodeError> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let stream = match streams.get(&(size.width, size.height)) {
-            Some(stream) => stream.clone(),
-            None => {
+        let stream = match streams.entry(size) {
+            Entry::Occupied(entry) => entry.get().clone(),
+            Entry::Vacant(entry) => {
                 let encoder = Software.encoder(size, rate_hz, bitrate_bps)?;
-                let stream =
-                    Stream { encoder, coded: heapless::Deque::new(), count: 0, keyframe_wanted: false };
-                let stream = Arc::new(Mutex::new(stream));
-                streams.insert((size.width, size.height), stream.clone());
-                stream
+                let coded = heapless::Deque::new();
+                let stream = Stream { encoder, coded, count: 0, keyframe_wanted: false };
+                entry.insert(Arc::new(Mutex::new(stream))).clone()
             }
         };
         Ok(Box::new(Share { stream, last: None, rate: None }))

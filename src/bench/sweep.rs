@@ -1,6 +1,6 @@
 //! One measurement after the other, each with a tile more: lines through what they cost, and the board's budget.
 
-use super::{Options, budget};
+use super::{Options, bare, budget};
 use crate::regression::Line;
 use crate::room::capacity::{Capacity, Share};
 use anyhow::{Context, ensure};
@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use tokio::process::Command;
+use tokio::task::spawn_blocking;
 
 /// A tile keeps its rate if it shows this part of it.
 const KEPT: f64 = 0.9;
@@ -22,6 +23,8 @@ struct Swept {
     /// three of them.
     cpu: Option<Line>,
     pss_mib: Option<Line>,
+    /// What the bare decoder takes of one stream, CPU seconds a second.
+    decoding: f64,
     capacity: Option<Capacity>,
 }
 
@@ -68,11 +71,19 @@ pub async fn run(options: &Options, counts: RangeInclusive<u8>) -> anyhow::Resul
             None => println!("\n{name}: too few points for a line"),
         }
     }
+    eprintln!("the bare decoder");
+    let of = options.clone();
+    let decoding = spawn_blocking(move || bare::decoding(&of)).await.context("decode")??;
+    if let Some(line) = &cpu {
+        let times = line.slope / decoding;
+        println!("\na tile more is {times:.2} times its bare decoder, which takes {decoding:.4} CPU s/s");
+    }
     match &capacity {
         Some(capacity) => keep(capacity, options.budget.as_deref()),
         None => println!("\ntoo few points for a budget"),
     }
-    serde_json::to_value(Swept { points, cpu, pss_mib, capacity }).context("write what was measured as JSON")
+    serde_json::to_value(Swept { points, cpu, pss_mib, decoding, capacity })
+        .context("write what was measured as JSON")
 }
 
 async fn point(options: &Options, tiles: u8) -> anyhow::Result<Option<Value>> {
