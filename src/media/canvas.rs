@@ -36,12 +36,14 @@ impl PixelLayout {
     };
 
     /// The pixel value of a colour: each channel's upper bits; bits of no channel are zero.
+    #[inline(always)]
     pub fn pack(&self, colour: Rgb) -> u32 {
         let put = |value: u8, channel: Channel| u32::from(value >> (8 - channel.length)) << channel.offset;
         put(colour.red, self.red) | put(colour.green, self.green) | put(colour.blue, self.blue)
     }
 
     /// The colour of a pixel value, missing low bits filled with the channel's own upper bits, as displays do.
+    #[inline(always)]
     pub fn unpack(&self, pixel: u32) -> Rgb {
         let get = |channel: Channel| {
             let value = (pixel >> channel.offset) & ((1 << channel.length) - 1);
@@ -59,6 +61,7 @@ impl PixelLayout {
 /// Pixels as bytes.
 impl PixelLayout {
     /// The colour of the pixel stored in `bytes`.
+    #[inline(always)]
     pub fn read(&self, bytes: &[u8]) -> Rgb {
         let mut pixel = [0; 4];
         pixel[..self.bytes_per_pixel].copy_from_slice(bytes);
@@ -66,6 +69,7 @@ impl PixelLayout {
     }
 
     /// Stores a pixel in `bytes`.
+    #[inline(always)]
     pub fn write(&self, bytes: &mut [u8], colour: Rgb) {
         bytes.copy_from_slice(&self.pack(colour).to_le_bytes()[..self.bytes_per_pixel]);
     }

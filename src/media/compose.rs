@@ -98,7 +98,7 @@ impl Compositor {
     pub fn draw(&mut self, surface: &mut Surface<'_>, area: Rect, shot: &Shot<'_>, over: &[&Overlay]) {
         let &Shot { image, orientation, background, .. } = shot;
         let physical = surface.physical(area);
-        let mut glazing = Glazing::new(surface.layout(), over, shot.veiled, std::mem::take(&mut self.beside));
+        let mut glazing = Glazing::new(surface, over, shot.veiled, std::mem::take(&mut self.beside));
         let placement = place(orientation.rotation.size(image.size()), area, shot.fit);
         let job = placement.and_then(|placement| self.job(surface, image, orientation, placement));
         let target = job.as_ref().map_or(Rect { height: 0, ..physical }, |job| job.target);
@@ -109,16 +109,16 @@ impl Compositor {
             let at = (physical.x, y);
             let line = y.checked_sub(target.y).filter(|_| y < target.bottom());
             let Some((job, line)) = job.as_ref().zip(line) else {
-                glazing.rows(at, [row], |[row]| bars.across(row));
+                glazing.rows(at, [row], |[row], _| bars.across(row));
                 continue;
             };
             let pairs = self.quality == Quality::Fast && y + 1 < target.bottom();
             match rows.next_if(|_| pairs) {
-                Some((_, next)) => glazing.rows(at, [row, next], |rows| {
-                    self.rows(job, line, rows.map(|row| bars.beside(row)));
+                Some((_, next)) => glazing.rows(at, [row, next], |rows, ahead| {
+                    self.rows(job, line, rows.map(|row| bars.beside(row)), ahead);
                 }),
-                None => glazing.rows(at, [row], |rows| {
-                    self.rows(job, line, rows.map(|row| bars.beside(row)));
+                None => glazing.rows(at, [row], |rows, ahead| {
+                    self.rows(job, line, rows.map(|row| bars.beside(row)), ahead);
                 }),
             }
         }
@@ -180,7 +180,6 @@ impl Compositor {
             plan: self.plan(along, across),
             coefficients: Coefficients::of(image.colour()),
             layout: surface.layout(),
-            stride: surface.stride(),
         })
     }
 
@@ -208,8 +207,8 @@ impl Compositor {
         plan
     }
 
-    /// Draws physical rows of the target, from `first` on.
-    fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS]) {
+    /// Draws physical rows of the target, from `first` on. What is stored after them lies `ahead` bytes further each.
+    fn rows<const ROWS: usize>(&mut self, job: &Job<'_>, first: u32, out: [&mut [u8]; ROWS], ahead: usize) {
         let Self {
             blended: [first_luma, second_luma, u, v, both],
             readings: [y_reading, u_reading, v_reading],
@@ -246,14 +245,14 @@ impl Compositor {
         let lines = Lines { y, u, v };
         match Pixels::of(job.layout) {
             Some(pixels) => {
-                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out, job.stride);
+                job.kernel.write((luma, chroma), job.coefficients, pixels, lines, out, ahead);
             }
             None => {
                 let wide = 4 * luma.count();
                 row.resize(ROWS * wide, 0);
                 let mut rows = row.chunks_exact_mut(wide);
                 let rows: [&mut [u8]; ROWS] = std::array::from_fn(|_| rows.next().expect("as many as rows"));
-                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows, wide);
+                job.kernel.write((luma, chroma), job.coefficients, Pixels::Xrgb8888, lines, rows, 0);
                 for (row, out) in row.chunks_exact(wide).zip(out) {
                     pack(row, job.layout, out);
                 }
@@ -310,8 +309,6 @@ struct Job<'a> {
     plan: Arc<Plan>,
     coefficients: Coefficients,
     layout: PixelLayout,
-    /// Of the surface, in bytes.
-    stride: usize,
 }
 
 /// How far a plane has been read.

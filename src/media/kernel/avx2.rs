@@ -136,7 +136,7 @@ const fn crossed(luma: u8) -> bool {
 /// chroma, and all are as the patterns want them.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHROMA: u8>(
-    Job { luma, chroma, coefficients, lines, stride }: Job<'_, ROWS>,
+    Job { luma, chroma, coefficients, lines, ahead }: Job<'_, ROWS>,
     out: [&mut [u8]; ROWS],
 ) {
     let Coefficients { luma: y_luma, red_v, green_u, green_v, blue_u, offsets } = coefficients;
@@ -162,7 +162,7 @@ unsafe fn rows<const ROWS: usize, const BYTES: usize, const LUMA: u8, const CHRO
                 let rgb = [channel(y, red), channel(y, green), channel(y, blue)];
                 let out = out.add(luma.first * BYTES);
                 put::<BYTES, LUMA>(rgb, out);
-                expect(out.wrapping_add(ROWS * stride));
+                expect(out.wrapping_add(ahead));
             }
         }
     }

@@ -132,8 +132,8 @@ impl Kernel {
     }
 
     /// Writes rows of the screen, sampled along `luma` and `chroma` in lines that are cut to their [`Taps::range`]. The
-    /// memory of the rows after them, each `stride` bytes further, is had ready meanwhile where the processor does not see
-    /// to that by itself.
+    /// memory that is written after them, `ahead` bytes further (wrapping), is had ready meanwhile where the processor does
+    /// not see to that by itself.
     ///
     /// # Panics
     /// If a line is shorter than its taps reach, or a row has not just as many pixels as there are taps of each.
@@ -144,13 +144,13 @@ impl Kernel {
         pixels: Pixels,
         lines: Lines<'_, ROWS>,
         out: [&mut [u8]; ROWS],
-        stride: usize,
+        ahead: usize,
     ) {
         assert!(lines.y.iter().all(|line| line.len() >= luma.reach()));
         assert!([lines.u, lines.v].iter().all(|line| line.len() >= chroma.reach()));
         assert!(out.iter().all(|row| row.len() == pixels.bytes() * luma.count()));
         assert_eq!(luma.count(), chroma.count());
-        let job = Job { luma, chroma, coefficients, lines, stride };
+        let job = Job { luma, chroma, coefficients, lines, ahead };
         match self {
             Self::Portable => portable::write(job, pixels, out),
             #[cfg(target_arch = "x86_64")]

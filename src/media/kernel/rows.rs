@@ -10,10 +10,10 @@ pub struct Job<'a, const ROWS: usize> {
     pub chroma: &'a Taps,
     pub coefficients: Coefficients,
     pub lines: Lines<'a, ROWS>,
-    /// Bytes from a row of the screen to the next one.
-    // Elsewhere the processor itself sees to the rows that come next.
+    /// Bytes from what is written to what will be after it.
+    // Elsewhere the processor itself sees to what comes next.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub stride: usize,
+    pub ahead: usize,
 }
 
 /// Calls the kernel's `rows::<ROWS, BYTES, LUMA, CHROMA>(job, out)` for bytes a pixel and the patterns of both taps; rows
