@@ -13,6 +13,8 @@ use parlor::media::canvas::{Canvas, PixelLayout};
 use parlor::media::compose::{Compositor, Quality, Shot};
 use parlor::media::frame::Frame;
 use parlor::media::kernel::Kernel;
+use parlor::media::overlay::Overlay;
+use parlor::media::signs;
 
 #[cfg(feature = "bench-peers")]
 #[path = "compose/peers.rs"]
@@ -78,6 +80,11 @@ fn main() {
             ..grid(Size::new(640, 480), 4, Fit::Cover, PixelLayout::XRGB8888)
         };
         println!("| {changed} | {:.2} |", ratio(&part, &whole, rounds));
+    }
+    println!("\n| laid over the tiles | CPU / without |\n| --- | --- |");
+    for layout in [PixelLayout::XRGB8888, PixelLayout::RGB565] {
+        let work = grid(Size::new(640, 480), 2, Fit::Cover, layout);
+        println!("| the border of who speaks, {} | {:.2} |", work.name, border(&work, rounds));
     }
 }
 
@@ -408,6 +415,24 @@ fn ratio(part: &Work, whole: &Work, rounds: usize) -> f64 {
         times(part, std::slice::from_mut(&mut few), 1)[0][0]
             / times(whole, std::slice::from_mut(&mut all), 1)[0][0]
     }))
+}
+
+/// CPU of tiles with the border of who speaks over them to that of the same without.
+fn border(work: &Work, rounds: usize) -> f64 {
+    let of = |&cell: &Rect| {
+        Overlay::of(SCREEN, work.rotation, cell, |canvas| signs::speaking(canvas, Rect::of(cell.size())))
+    };
+    let over: Vec<Overlay> = work.cells.iter().map(of).collect();
+    let mut compositor = Compositor::new(Kernel::best(), Quality::High);
+    let paint = move |work: &Work, screen: &mut Canvas| {
+        for ((&cell, frame), over) in work.cells.iter().zip(&work.frames).zip(&over) {
+            let shot = Shot { fit: work.fit, ..Shot::of(frame) };
+            compositor.draw(&mut screen.surface(), cell, &shot, &[over]);
+        }
+    };
+    let without = ours("without", Quality::High, work);
+    let with = Painter { name: "with", paint: Box::new(paint), ..ours("", Quality::High, work) };
+    median(times(work, &mut [without, with], rounds).iter().map(|round| round[1] / round[0]))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
