@@ -21,6 +21,7 @@ use crate::room::message::Subscription;
 use crate::soak::BrokerProcess;
 use anyhow::{Context, bail, ensure};
 use cost::Cost;
+pub use cost::this_thread;
 pub use senders::{Arguments, serve};
 use serde_json::{Value, json};
 use sight::Sight;

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use openh264::decoder::Decoder;
+use parlor::bench::this_thread;
 use parlor::geometry::Size;
 use parlor::media::Packet;
 use std::hint::black_box;
@@ -53,12 +54,12 @@ pub fn measure(tapes: &[Tape], picture: Size, screen: Size, rate_hz: u32) -> any
     let mut rounds = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
         rounds[0].push(decode(&tapes, rate_hz, Duration::ZERO)?);
-        let begin = cpu_seconds()?;
+        let begin = this_thread()?;
         for _ in 0..rate_hz {
             let byte = black_box(&pictures).iter().fold(0, |sum, byte| sum ^ byte);
             black_box(&mut screen).fill(byte);
         }
-        rounds[1].push(cpu_seconds()? - begin);
+        rounds[1].push(this_thread()? - begin);
     }
     let [decoding, limit] = rounds.map(|mut times| {
         times.sort_by(f64::total_cmp);
@@ -77,7 +78,7 @@ fn decode(tapes: &[Vec<Packet>], rate_hz: u32, pause: Duration) -> anyhow::Resul
         decoder.decode(&keyframe.data)?;
         streams.push((decoder, rest));
     }
-    let (begin, mut decoded) = (cpu_seconds()?, 0);
+    let (begin, mut decoded) = (this_thread()?, 0);
     while streams.iter().any(|(_, rest)| !rest.is_empty()) {
         for (decoder, rest) in &mut streams {
             std::thread::sleep(pause);
@@ -87,13 +88,5 @@ fn decode(tapes: &[Vec<Packet>], rate_hz: u32, pause: Duration) -> anyhow::Resul
             }
         }
     }
-    Ok((cpu_seconds()? - begin) / f64::from(decoded.max(1)) * f64::from(rate_hz) * tapes.len() as f64)
-}
-
-/// What this thread has worked (the kernel's sched-stats.rst). Having given way, it is told to the nanosecond.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanoseconds: f64 = text.split_whitespace().next().unwrap_or_default().parse()?;
-    Ok(nanoseconds / 1e9)
+    Ok((this_thread()? - begin) / f64::from(decoded.max(1)) * f64::from(rate_hz) * tapes.len() as f64)
 }

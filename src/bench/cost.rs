@@ -88,7 +88,7 @@ impl Cost {
     }
 }
 
-/// CPU seconds of the thread that asks.
+/// CPU seconds that the calling thread has worked.
 ///
 /// # Errors
 /// `/proc` cannot be read.
